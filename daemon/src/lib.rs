@@ -1,0 +1,1 @@
+//! The node daemon: configuration, sources, wiring, admin endpoint and command line.

@@ -1,0 +1,1 @@
+//! Builders and proptest strategies.
