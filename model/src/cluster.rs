@@ -111,9 +111,7 @@ impl Cluster {
     fn names(&self, kind: Kind) -> Vec<ObjectName> {
         match kind {
             Kind::Service => self.services.keys().cloned().collect(),
-            Kind::EndpointSlice => {
-                self.slices.keys().filter(|name| !is_legacy(name)).cloned().collect()
-            }
+            Kind::EndpointSlice => self.slices.keys().filter(|name| !is_legacy(name)).cloned().collect(),
             Kind::Endpoints => self.endpoints.keys().cloned().collect(),
             Kind::Namespace => {
                 self.current.namespaces.iter().cloned().map(ObjectName::cluster_scoped).collect()
@@ -139,7 +137,10 @@ impl Cluster {
         self.remove_slice(&slice.name);
         let service = service_of(&slice);
         let slice = Arc::new(slice);
-        self.by_service.entry(service.clone()).or_default().insert(slice.name.name.clone(), Arc::clone(&slice));
+        self.by_service
+            .entry(service.clone())
+            .or_default()
+            .insert(slice.name.name.clone(), Arc::clone(&slice));
         self.slices.insert(slice.name.clone(), slice);
         self.touched.insert(service);
     }

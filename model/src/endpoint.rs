@@ -109,7 +109,10 @@ impl Endpoints {
     fn slice(&self, index: usize, subset: &EndpointsSubset) -> EndpointSlice {
         EndpointSlice {
             // No API object can have a name with a colon, so these never meet a real slice.
-            name: ObjectName::new(self.name.namespace.clone(), format!("endpoints:{}:{index}", self.name.name)),
+            name: ObjectName::new(
+                self.name.namespace.clone(),
+                format!("endpoints:{}:{index}", self.name.name),
+            ),
             service: self.name.name.clone(),
             ports: subset.ports.clone(),
             endpoints: subset.endpoints.clone(),

@@ -22,7 +22,7 @@ pub use member::{Member, PortEndpoint};
 pub use name::{Name, ObjectName};
 pub use node::{Node, Pod};
 pub use service::{
-    Affinity, ClusterIps, IngressMode, LoadBalancer, LoadBalancerIp, Protocol, Service, ServiceKind, ServicePort,
-    Traffic, TrafficPolicy,
+    Affinity, ClusterIps, IngressMode, LoadBalancer, LoadBalancerIp, Protocol, Service, ServiceKind,
+    ServicePort, Traffic, TrafficPolicy,
 };
 pub use snapshot::{Changed, Listed, Snapshot};
