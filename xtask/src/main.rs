@@ -1,2 +1,48 @@
-//! To be filled.
-fn main() {}
+//! `cargo xtask`: set-up, demo, tests, benches and the checks of this repository.
+//!
+//! It must build on a bare machine, before anything is set up, so it depends on nothing that needs the
+//! kernel programs. People and `.ci/run` call it; nothing else does.
+
+mod say;
+mod setup;
+mod shell;
+mod testing;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Set-up, demo, tests, benches and the checks of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find or install what this machine lacks; a second run does nothing.
+    Setup,
+    /// Set up, build, and run every test; the last line is `N passed, N failed, N skipped`.
+    Test(testing::Arguments),
+    /// Check the dependency arrows, the module heads and the limits of docs/style.md.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Setup => setup::run(),
+        Command::Test(arguments) => testing::run(&arguments),
+        Command::Tidy => tidy::run(),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            say::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

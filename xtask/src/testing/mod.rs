@@ -1,0 +1,132 @@
+//! `cargo xtask test`: set-up, build, every test of the workspace, and one line of totals at the end.
+//!
+//! The tests are run by plain `cargo test`; this reads along, so a skip that libtest does not know
+//! (a printed `SKIP:`) is counted, and a test program that dies without a result is a failure.
+
+mod libtest;
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::{say, setup, workspace};
+use libtest::Reader;
+
+/// What to run.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Print the name of every test and run none.
+    #[arg(long)]
+    list: bool,
+    /// Run only tests whose name contains this.
+    filter: Option<String>,
+}
+
+/// Runs what the arguments ask for.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    setup::ensure()?;
+    let started = Instant::now();
+    build()?;
+    if arguments.list {
+        return list(arguments.filter.as_deref());
+    }
+    say::line(format!("built in {} s", started.elapsed().as_secs()));
+    let mut command = workspace::cargo();
+    command.args(["test", "--workspace", "--no-fail-fast", "--", "--show-output"]);
+    command.args(&arguments.filter);
+    let (reader, success) = follow(command)?;
+    Ok(report(reader, success))
+}
+
+/// Builds everything first, with cargo's own progress: the programs that the tests start, then the tests.
+fn build() -> Result<()> {
+    // The feature is what the test build turns on: with it, both builds share their artefacts.
+    for arguments in [
+        &["build", "--workspace", "--bins", "--features", "model/testing"][..],
+        &["test", "--workspace", "--no-run", "--quiet"],
+    ] {
+        let status = workspace::cargo()
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .context("cannot start cargo")?;
+        if !status.success() {
+            bail!("`cargo {}` failed", arguments.join(" "));
+        }
+    }
+    Ok(())
+}
+
+fn list(filter: Option<&str>) -> Result<ExitCode> {
+    let mut command = workspace::cargo();
+    command.args(["test", "--workspace", "--quiet", "--", "--list", "--format=terse"]).args(filter);
+    let output =
+        command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!("`cargo test -- --list` failed");
+    }
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        if let Some(name) = line.strip_suffix(": test") {
+            say::line(name);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows the output as it comes and reads the results out of it.
+fn follow(mut command: Command) -> Result<(Reader, bool)> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo")?;
+    let (sender, lines) = channel();
+    let threads = [
+        forward(child.stdout.take().context("stdout is piped")?, sender.clone()),
+        forward(child.stderr.take().context("stderr is piped")?, sender),
+    ];
+    let mut reader = Reader::default();
+    for line in lines {
+        if reader.read(&line) {
+            say::line(&line);
+        }
+    }
+    for thread in threads {
+        let _ = thread.join();
+    }
+    Ok((reader, child.wait()?.success()))
+}
+
+fn forward(from: impl Read + Send + 'static, to: Sender<String>) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+            if to.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn report(mut reader: Reader, success: bool) -> ExitCode {
+    reader.finish(success);
+    say::line("");
+    for name in &reader.failures {
+        say::line(format!("failed: {name}"));
+    }
+    for name in &reader.skips {
+        say::line(format!("skipped: {name}"));
+    }
+    say::line(format!(
+        "{} passed, {} failed, {} skipped",
+        reader.passed(),
+        reader.failures.len(),
+        reader.skips.len()
+    ));
+    if reader.failures.is_empty() && reader.passed() > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
