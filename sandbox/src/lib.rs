@@ -1,5 +1,27 @@
-//! The pause sandbox of a pod and its network.
+//! The pause sandbox of a pod and its network. Blocking, without an async runtime: the CNI plug-in is made of
+//! the same functions. The kernel is the database: a pod's link is its record and its route holds its address.
 
+mod attach;
+mod attachment;
+mod bpf;
+mod detach;
+mod namespace;
+mod netlink;
+mod node;
+mod pause;
+mod range;
 mod record;
+mod sysctl;
 
+pub use attach::{AttachError, AttachOptions, attach};
+pub use attachment::{Attachment, End, LINK_GROUP, link_name, mac_address};
+pub use bpf::{PodValue, Pods, PodsError, pod_value};
+pub use detach::{attachments, detach};
+pub use namespace::{NamespaceError, NetworkNamespace, current_cookie};
+pub use netlink::{HostRoute, Link, MacAddress, Netlink, NetlinkError, Veth};
+pub use node::{
+    add_loopback_addresses, enable_forwarding, local_addresses, node_addresses, remove_loopback_addresses,
+};
+pub use pause::PROGRAM as PAUSE_PROGRAM;
 pub use record::{ContainerPort, PodId, Record};
+pub use sysctl::SysctlError;

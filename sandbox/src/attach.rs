@@ -1,0 +1,220 @@
+//! ADD: gives a pod's network namespace a link, addresses and routes. The kernel is the database: an address is
+//! taken by inserting its route, and the link itself is the record. Nothing is written to a file, and no daemon
+//! is asked. Called by standalone pods and by the CNI plug-in.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use ipnet::IpNet;
+
+use crate::attachment::{Attachment, End, LINK_GROUP, link_name, mac_address};
+use crate::bpf::{Pods, PodsError};
+use crate::namespace::{NamespaceError, NetworkNamespace};
+use crate::netlink::{HostRoute, Link, Netlink, NetlinkError, Veth};
+use crate::range::candidates;
+use crate::record::PodId;
+use crate::sysctl;
+
+/// The gateway of every pod. Link-local, so that no address of the range is burnt on it, and never asked for:
+/// pods know its Ethernet address.
+const GATEWAY4: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
+const GATEWAY6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
+/// The loopback link has this index in every namespace.
+pub(crate) const LOOPBACK: u32 = 1;
+
+/// What to attach.
+pub struct AttachOptions<'a> {
+    /// The pod's network namespace.
+    pub namespace: &'a NetworkNamespace,
+    /// The container id: with `ifname` the identity of the attachment.
+    pub container_id: &'a str,
+    /// The name of the link inside the pod.
+    pub ifname: &'a str,
+    /// The pod, for people and for the daemon.
+    pub pod: &'a PodId,
+    /// The node's pod ranges: at most one of each family is used, the first.
+    pub ranges: &'a [IpNet],
+    /// The MTU of both ends.
+    pub mtu: u32,
+    /// Where the daemon pins its maps; None leaves the maps to the daemon.
+    pub bpf_dir: Option<&'a Path>,
+}
+
+/// Why an ADD failed. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The identity is taken; what it stands for lives on.
+    #[error("{ifname} of container {container_id} is attached already")]
+    Exists {
+        /// The container.
+        container_id: String,
+        /// The link inside the pod.
+        ifname: String,
+    },
+    /// Every address of the range is taken.
+    #[error("no IP addresses available in {0}")]
+    NoAddresses(IpNet),
+    /// The node has no range to take addresses from.
+    #[error("no IP addresses available: this node has no pod range")]
+    NoRange,
+    /// A word that the record could not hold.
+    #[error("{0:?} is not an identifier of a container or link")]
+    Identity(String),
+    /// The pod's namespace is unusable.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// The kernel refused a step.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The kernel programs could not be told.
+    #[error(transparent)]
+    Pods(#[from] PodsError),
+    /// A setting of the pod's namespace could not be made.
+    #[error(transparent)]
+    Sysctl(#[from] sysctl::SysctlError),
+}
+
+/// Attaches a pod to the network namespace of the calling thread.
+pub fn attach(options: &AttachOptions<'_>) -> Result<Attachment, AttachError> {
+    for word in [options.container_id, options.ifname] {
+        if word.is_empty() || !word.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(AttachError::Identity(word.to_owned()));
+        }
+    }
+    let ranges = ranges_used(options.ranges);
+    if ranges.is_empty() {
+        return Err(AttachError::NoRange);
+    }
+    let cookie = options.namespace.cookie()?;
+    let mut node = Netlink::open()?;
+    let link = make_link(&mut node, options)?;
+    let result = fill(&mut node, options, &link, &ranges, cookie);
+    if result.is_err() {
+        // The host end holds all there is: its routes, its record and the end in the pod go with it.
+        match node.delete_link(link.index) {
+            Err(error) if !error.is_missing() => tracing::warn!(link = link.name, %error, "undoing an ADD"),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    result
+}
+
+fn ranges_used(ranges: &[IpNet]) -> Vec<IpNet> {
+    let first = |want_v4: bool| ranges.iter().find(|range| range.addr().is_ipv4() == want_v4);
+    first(true).into_iter().chain(first(false)).copied().collect()
+}
+
+fn make_link(node: &mut Netlink, options: &AttachOptions<'_>) -> Result<Link, AttachError> {
+    use std::os::fd::AsFd;
+    let (id, ifname) = (options.container_id, options.ifname);
+    let made = node.add_veth(&Veth {
+        name: &link_name(id, ifname),
+        mac: mac_address(id, ifname, End::Host),
+        peer_namespace: options.namespace.as_fd(),
+        peer_name: ifname,
+        peer_mac: mac_address(id, ifname, End::Pod),
+        mtu: options.mtu,
+        group: LINK_GROUP,
+    });
+    made.map_err(|error| {
+        if error.is_exists() {
+            AttachError::Exists { container_id: id.to_owned(), ifname: ifname.to_owned() }
+        } else {
+            error.into()
+        }
+    })
+}
+
+fn fill(
+    node: &mut Netlink,
+    options: &AttachOptions<'_>,
+    link: &Link,
+    ranges: &[IpNet],
+    cookie: u64,
+) -> Result<Attachment, AttachError> {
+    let taken = taken(node)?;
+    let mut addresses = Vec::new();
+    for range in ranges {
+        addresses.push(take_address(node, *range, link.index, &taken)?);
+    }
+    let attachment = Attachment {
+        link: link.name.clone(),
+        index: link.index,
+        addresses,
+        cookie,
+        container_id: options.container_id.to_owned(),
+        ifname: options.ifname.to_owned(),
+        pod: Some(options.pod.clone()),
+    };
+    node.set_alias(link.index, &attachment.alias())?;
+    let pod_mac = mac_address(options.container_id, options.ifname, End::Pod);
+    for address in &attachment.addresses {
+        node.add_neighbour(link.index, *address, pod_mac)?;
+    }
+    if let Some(pods) = options.bpf_dir.map(Pods::open).transpose()?.flatten() {
+        pods.insert(cookie, &attachment.addresses)?;
+    }
+    if let Err(error) = furnish(options, &attachment.addresses) {
+        forget_pod(options.bpf_dir, cookie);
+        return Err(error);
+    }
+    Ok(attachment)
+}
+
+/// Addresses that must not be given out although no route may hold them: a link that was set down, or a
+/// restart of networkd, loses its routes but not its record; the node's own addresses have none.
+fn taken(node: &mut Netlink) -> Result<BTreeSet<IpAddr>, AttachError> {
+    let records = node.links()?;
+    let recorded = records.iter().filter_map(Attachment::of).flat_map(|attachment| attachment.addresses);
+    let own = node.addresses()?.into_iter().map(|(_, address, _)| address);
+    Ok(recorded.chain(own).collect())
+}
+
+fn take_address(
+    node: &mut Netlink,
+    range: IpNet,
+    link: u32,
+    taken: &BTreeSet<IpAddr>,
+) -> Result<IpAddr, AttachError> {
+    for address in candidates(range, link).filter(|address| !taken.contains(address)) {
+        match node.add_host_route(HostRoute { address, link }) {
+            Ok(()) => return Ok(address),
+            Err(error) if error.is_exists() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(AttachError::NoAddresses(range.trunc()))
+}
+
+/// What happens inside the pod.
+fn furnish(options: &AttachOptions<'_>, addresses: &[IpAddr]) -> Result<(), AttachError> {
+    if addresses.iter().any(IpAddr::is_ipv6) {
+        options.namespace.enter(|| sysctl::enable_ipv6(options.ifname))??;
+    }
+    let mut pod = Netlink::open_in(options.namespace)?;
+    pod.set_up(LOOPBACK)?;
+    let link = pod.link(options.ifname)?;
+    for address in addresses {
+        pod.add_address(link.index, *address)?;
+    }
+    pod.set_up(link.index)?;
+    let host_mac = mac_address(options.container_id, options.ifname, End::Host);
+    for address in addresses {
+        let gateway = if address.is_ipv4() { GATEWAY4 } else { GATEWAY6 };
+        pod.add_neighbour(link.index, gateway, host_mac)?;
+        pod.add_default_route(link.index, gateway)?;
+    }
+    Ok(())
+}
+
+/// Takes a pod out of the programs' map, as far as that is possible.
+pub(crate) fn forget_pod(bpf_dir: Option<&Path>, cookie: u64) {
+    let removed = bpf_dir.map(Pods::open).transpose().map(Option::flatten).and_then(|pods| match pods {
+        Some(pods) => pods.remove(cookie),
+        None => Ok(()),
+    });
+    if let Err(error) = removed {
+        tracing::warn!(cookie, %error, "a pod stays in the map");
+    }
+}

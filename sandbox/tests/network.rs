@@ -1,0 +1,222 @@
+//! The network of a pod, in network namespaces of the test's own: attach, detach, and what survives what.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use sandbox::{
+    AttachError, AttachOptions, Attachment, NetworkNamespace, PodId, attach, attachments, detach,
+    enable_forwarding,
+};
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A node: a namespace of its own.
+struct Node {
+    namespace: NetworkNamespace,
+}
+
+/// Says that a test could not run; with CI=true that is a failure.
+fn root() -> bool {
+    if rustix::process::geteuid().is_root() {
+        return true;
+    }
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "needs root");
+    println!("SKIP: needs root");
+    false
+}
+
+impl Node {
+    fn new() -> Self {
+        Self { namespace: NetworkNamespace::create().unwrap() }
+    }
+
+    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.namespace.enter(work).unwrap()
+    }
+
+    fn attach(&self, id: &str, pod: &NetworkNamespace, ranges: &[&str]) -> Result<Attachment, AttachError> {
+        let ranges: Vec<_> = ranges.iter().map(|range| range.parse().unwrap()).collect();
+        let name = PodId { namespace: "default".into(), name: id.into() };
+        self.run(|| {
+            attach(&AttachOptions {
+                namespace: pod,
+                container_id: id,
+                ifname: "eth0",
+                pod: &name,
+                ranges: &ranges,
+                mtu: 1500,
+                bpf_dir: None,
+            })
+        })
+    }
+
+    fn detach(&self, id: &str) -> bool {
+        self.run(|| detach(id, "eth0", None)).unwrap()
+    }
+}
+
+/// A server in one pod answers a client in another with the client's address.
+fn talk(server: &NetworkNamespace, address: IpAddr, client: &NetworkNamespace) -> IpAddr {
+    let listener = server.enter(|| TcpListener::bind((address, 0))).unwrap().unwrap();
+    let target: SocketAddr = listener.local_addr().unwrap();
+    let mut near = client.enter(|| TcpStream::connect_timeout(&target, TIMEOUT)).unwrap().unwrap();
+    let (mut far, peer) = listener.accept().unwrap();
+    near.write_all(b"x").unwrap();
+    let mut byte = [0];
+    far.read_exact(&mut byte).unwrap();
+    assert_eq!(&byte, b"x");
+    peer.ip()
+}
+
+fn pods_talk(ranges: &[&str]) {
+    if !root() {
+        return;
+    }
+    let node = Node::new();
+    let parsed: Vec<_> = ranges.iter().map(|range| range.parse().unwrap()).collect();
+    node.run(|| enable_forwarding(&parsed)).unwrap();
+    let [a, b] = [NetworkNamespace::create().unwrap(), NetworkNamespace::create().unwrap()];
+    let at_a = node.attach("a", &a, ranges).unwrap();
+    let at_b = node.attach("b", &b, ranges).unwrap();
+    assert_eq!(at_a.addresses.len(), ranges.len());
+    for (of_a, of_b) in at_a.addresses.iter().zip(&at_b.addresses) {
+        assert_eq!(talk(&a, *of_a, &b), *of_b);
+        assert_eq!(talk(&b, *of_b, &a), *of_a);
+        assert_eq!(talk(&a, *of_a, &a), *of_a, "a pod reaches itself");
+    }
+}
+
+#[test]
+fn pods_talk_over_ipv4() {
+    pods_talk(&["10.1.0.0/24"]);
+}
+
+#[test]
+fn pods_talk_over_ipv6() {
+    pods_talk(&["fd00:1::/64"]);
+}
+
+#[test]
+fn pods_talk_over_both_families() {
+    pods_talk(&["10.1.0.0/24", "fd00:1::/64"]);
+}
+
+#[test]
+fn the_links_are_the_records() {
+    if !root() {
+        return;
+    }
+    let node = Node::new();
+    let pod = NetworkNamespace::create().unwrap();
+    let made = node.attach("a", &pod, &["10.1.0.0/24", "fd00:1::/64"]).unwrap();
+    assert_eq!(made.cookie, pod.cookie().unwrap());
+    assert_eq!(node.run(attachments).unwrap(), [made]);
+}
+
+#[test]
+fn an_identity_is_attached_once() {
+    if !root() {
+        return;
+    }
+    let node = Node::new();
+    let pod = NetworkNamespace::create().unwrap();
+    let made = node.attach("a", &pod, &["10.1.0.0/24"]).unwrap();
+    let error = node.attach("a", &pod, &["10.1.0.0/24"]).unwrap_err();
+    assert_eq!(error.to_string(), "eth0 of container a is attached already");
+    assert_eq!(node.run(attachments).unwrap(), [made], "the first lives on");
+}
+
+#[test]
+fn detaching_twice_is_fine() {
+    if !root() {
+        return;
+    }
+    let node = Node::new();
+    let pod = NetworkNamespace::create().unwrap();
+    node.attach("a", &pod, &["10.1.0.0/24"]).unwrap();
+    assert!(node.detach("a"));
+    assert!(!node.detach("a"));
+    assert!(!node.detach("never seen"));
+    assert_eq!(node.run(attachments).unwrap(), []);
+}
+
+#[test]
+fn a_failed_attach_leaves_nothing() {
+    if !root() {
+        return;
+    }
+    let node = Node::new();
+    let pod = NetworkNamespace::create().unwrap();
+    let error = node.attach("a", &pod, &["10.1.0.0/24", "fd00::/128"]).unwrap_err();
+    assert_eq!(error.to_string(), "no IP addresses available in fd00::/128");
+    assert_eq!(node.run(attachments).unwrap(), []);
+    let made = node.attach("a", &pod, &["10.1.0.0/24"]);
+    made.expect("the name and the link inside the pod are free again");
+}
+
+#[test]
+fn a_full_range_says_so_and_recovers_by_one() {
+    if !root() {
+        return;
+    }
+    let node = Node::new();
+    let range = ["10.1.0.8/29"];
+    let pods: Vec<_> = (0..7).map(|_| NetworkNamespace::create().unwrap()).collect();
+    let given: BTreeSet<IpAddr> =
+        (0..6).map(|i| node.attach(&format!("p{i}"), &pods[i], &range).unwrap().addresses[0]).collect();
+    let usable: BTreeSet<IpAddr> = (9..15).map(|last| IpAddr::from([10, 1, 0, last])).collect();
+    assert_eq!(given, usable);
+    let full = node.attach("p6", &pods[6], &range).unwrap_err();
+    assert_eq!(full.to_string(), "no IP addresses available in 10.1.0.8/29");
+    assert!(node.detach("p2"));
+    node.attach("p6", &pods[6], &range).unwrap();
+    let full = node.attach("p2", &pods[2], &range).unwrap_err();
+    assert_eq!(full.to_string(), "no IP addresses available in 10.1.0.8/29");
+}
+
+#[test]
+fn sixty_four_at_once_have_sixty_four_addresses() {
+    if !root() {
+        return;
+    }
+    let node = Node::new();
+    let pods: Vec<_> = (0..64).map(|_| NetworkNamespace::create().unwrap()).collect();
+    let given: Vec<IpAddr> = std::thread::scope(|scope| {
+        let attach = |(i, pod)| node.attach(&format!("p{i}"), pod, &["10.1.0.0/25"]).unwrap().addresses[0];
+        let threads: Vec<_> = pods.iter().enumerate().map(|pod| scope.spawn(move || attach(pod))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), 64, "{given:?}");
+    assert_eq!(node.run(attachments).unwrap().len(), 64);
+}
+
+#[test]
+fn the_end_of_a_namespace_frees_its_address() {
+    if !root() {
+        return;
+    }
+    let node = Node::new();
+    let pod = NetworkNamespace::create().unwrap();
+    node.attach("a", &pod, &["10.1.0.0/30", "fd00::/127"]).unwrap();
+    drop(pod);
+    let gone = || node.run(attachments).unwrap().is_empty();
+    await_that("the link to go with its namespace", gone);
+    let next = NetworkNamespace::create().unwrap();
+    node.attach("a", &next, &["10.1.0.0/30", "fd00::/127"]).unwrap();
+}
+
+fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + TIMEOUT;
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn an_ordinary_file_is_no_namespace() {
+    let error = NetworkNamespace::open(std::path::Path::new("/etc/hosts")).unwrap_err();
+    assert_eq!(error.to_string(), "/etc/hosts is not a network namespace");
+}
