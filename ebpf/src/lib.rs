@@ -1,2 +1,19 @@
-//! To be filled.
-#![no_std]
+//! The contract with the kernel: what the maps hold, byte for byte, and how a hook decides.
+//!
+//! This library face is `no_std` and pure. The programs (`src/main.rs`) read a context, ask [`balance`],
+//! and match the verdict; the `proxy` crate writes the maps with the same types. It must never depend on
+//! either side's map bindings, so that host tests run the very code that the kernel runs.
+#![cfg_attr(not(test), no_std)]
+
+pub mod address;
+pub mod affinity;
+pub mod backend;
+pub mod balance;
+pub mod block;
+pub mod choice;
+pub mod frontend;
+pub mod kernel;
+pub mod maps;
+pub mod pod;
+pub mod reverse;
+pub mod stats;

@@ -1,0 +1,137 @@
+//! Map `frontends`: HASH, what a client dials -> one word. The word is read in one load and carries a check
+//! of its key, because a freed hash element may be handed to another key under a reader that still holds it.
+
+use crate::address::{Address, mix};
+
+/// Address, port and protocol that a client dials. Map key: 16 + 2 + 1 bytes and a zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C, align(4))]
+pub struct FrontendKey {
+    address: Address,
+    /// Network order.
+    port: [u8; 2],
+    protocol: u8,
+    zero: u8,
+}
+
+const _: () = assert!(size_of::<FrontendKey>() == 20);
+
+/// TCP in the IP header.
+pub const TCP: u8 = 6;
+/// UDP in the IP header.
+pub const UDP: u8 = 17;
+
+impl FrontendKey {
+    /// A frontend; the port in network order, the protocol as in the IP header.
+    #[inline(always)]
+    pub const fn new(address: Address, port: [u8; 2], protocol: u8) -> Self {
+        Self { address, port, protocol, zero: 0 }
+    }
+
+    /// The entry that stands for all other ports of the address.
+    #[inline(always)]
+    pub const fn any_port(address: Address) -> Self {
+        Self::new(address, [0; 2], 0)
+    }
+
+    /// The address.
+    #[inline(always)]
+    pub const fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The port, in network order.
+    #[inline(always)]
+    pub const fn port(&self) -> [u8; 2] {
+        self.port
+    }
+
+    /// The protocol as in the IP header.
+    #[inline(always)]
+    pub const fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    /// The check that the word of this key carries.
+    #[inline(always)]
+    pub const fn check(&self) -> u16 {
+        let [a, b, c, d] = self.address.words();
+        let rest = u32::from_ne_bytes([self.port[0], self.port[1], self.protocol, self.zero]);
+        let sum = mix(mix(mix(mix(mix(1, a), b), c), d), rest);
+        (sum >> 16) as u16
+    }
+}
+
+/// Map value: service id (32 bits), flags (16 bits), check of the key (16 bits).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct FrontendWord(pub u64);
+
+impl FrontendWord {
+    /// Sockets use the local window (R3: the cluster IP of a service with internal policy Local).
+    pub const SOCKET_LOCAL: u16 = 1;
+    /// Packets from outside use the local window (external policy Local, or the above for a cluster IP).
+    pub const PACKET_LOCAL: u16 = 1 << 1;
+    /// Left untranslated while the daemon answers on this address itself: see `maps::NODE`.
+    pub const HERE_FIRST: u16 = 1 << 2;
+    /// Only for sockets of the node's own network namespace (R16: loopback).
+    pub const NODE_ONLY: u16 = 1 << 3;
+    /// No service behind it: refuse (R4, for the ports that a service does not have).
+    pub const REFUSE: u16 = 1 << 4;
+
+    /// The word of `key`.
+    #[inline(always)]
+    pub const fn new(key: &FrontendKey, service: u32, flags: u16) -> Self {
+        Self(service as u64 | (flags as u64) << 32 | (key.check() as u64) << 48)
+    }
+
+    /// The service id.
+    #[inline(always)]
+    pub const fn service(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The flags.
+    #[inline(always)]
+    pub const fn flags(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+
+    /// Whether a flag is set.
+    #[inline(always)]
+    pub const fn has(self, flag: u16) -> bool {
+        self.flags() & flag != 0
+    }
+
+    /// Whether this is a word of `key`, and not of another key that took over the element.
+    #[inline(always)]
+    pub const fn is_of(self, key: &FrontendKey) -> bool {
+        (self.0 >> 48) as u16 == key.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_gives_back_what_was_put_in() {
+        let key = FrontendKey::new(Address([7; 16]), 443_u16.to_be_bytes(), TCP);
+        let word = FrontendWord::new(&key, 0xdead_beef, FrontendWord::NODE_ONLY);
+        assert_eq!(word.service(), 0xdead_beef);
+        assert!(word.has(FrontendWord::NODE_ONLY) && !word.has(FrontendWord::HERE_FIRST));
+        assert!(word.is_of(&key));
+    }
+
+    #[test]
+    fn keys_that_differ_in_one_part_have_different_checks() {
+        let key = FrontendKey::new(Address([7; 16]), 443_u16.to_be_bytes(), TCP);
+        for other in [
+            FrontendKey::new(Address([8; 16]), 443_u16.to_be_bytes(), TCP),
+            FrontendKey::new(Address([7; 16]), 444_u16.to_be_bytes(), TCP),
+            FrontendKey::new(Address([7; 16]), 443_u16.to_be_bytes(), UDP),
+        ] {
+            assert!(!FrontendWord::new(&other, 1, 0).is_of(&key), "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! A hook's context: the socket address in the socket's family, and the kernel as the library asks it.
+
+use core::arch::asm;
+use core::ptr;
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{BPF_ANY, bpf_sock};
+use aya_ebpf::helpers::generated::{
+    bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns,
+};
+use aya_ebpf::programs::SockAddrContext;
+use ebpf::address::Address;
+use ebpf::affinity::{AffinityKey, AffinityWord};
+use ebpf::backend::Backend;
+use ebpf::block::{Line, ServiceWord};
+use ebpf::choice::{ChoiceKey, ChoiceWord};
+use ebpf::frontend::{FrontendKey, FrontendWord, TCP, UDP};
+use ebpf::kernel::Kernel;
+use ebpf::pod::PodAddresses;
+use ebpf::reverse::{Dialled, Record, ReverseKey};
+use ebpf::stats::Reason;
+
+use super::maps;
+
+/// One run of a hook.
+pub(super) struct Socket {
+    ctx: SockAddrContext,
+    ipv4: bool,
+}
+
+/// One field of the context, read as the verifier wants it: with its own width.
+macro_rules! read {
+    ($socket:expr, $($field:tt)+) => {{
+        // SAFETY: the kernel hands a valid context to the hook.
+        let field = unsafe { &raw const (*$socket.ctx.sock_addr).$($field)+ };
+        // SAFETY: as above; volatile keeps the width.
+        unsafe { field.read_volatile() }
+    }};
+}
+
+/// One field of the context, written with its own width.
+macro_rules! write {
+    ($socket:expr, $value:expr, $($field:tt)+) => {{
+        // SAFETY: the kernel hands a valid context to the hook.
+        let field = unsafe { &raw mut (*$socket.ctx.sock_addr).$($field)+ };
+        // SAFETY: as above; volatile keeps the width.
+        unsafe { field.write_volatile($value) }
+    }};
+}
+
+impl Socket {
+    #[inline(always)]
+    pub(super) fn ipv4(ctx: SockAddrContext) -> Self {
+        Self { ctx, ipv4: true }
+    }
+
+    #[inline(always)]
+    pub(super) fn ipv6(ctx: SockAddrContext) -> Self {
+        Self { ctx, ipv4: false }
+    }
+
+    /// What is dialled; None for protocols that are not ours.
+    #[inline(always)]
+    pub(super) fn dialled_key(&self) -> Option<FrontendKey> {
+        let protocol = match read!(self, protocol) {
+            number if number == TCP as u32 => TCP,
+            number if number == UDP as u32 => UDP,
+            _ => return None,
+        };
+        Some(FrontendKey::new(self.address(), self.port(), protocol))
+    }
+
+    /// The address of the context.
+    #[inline(always)]
+    pub(super) fn address(&self) -> Address {
+        if self.ipv4 {
+            return Address::from_ipv4_word(read!(self, user_ip4));
+        }
+        Address::from_words([
+            read!(self, user_ip6[0]),
+            read!(self, user_ip6[1]),
+            read!(self, user_ip6[2]),
+            read!(self, user_ip6[3]),
+        ])
+    }
+
+    /// The port of the context, in network order.
+    #[inline(always)]
+    pub(super) fn port(&self) -> [u8; 2] {
+        (read!(self, user_port) as u16).to_ne_bytes()
+    }
+
+    /// Changes the address and port of the context.
+    #[inline(always)]
+    pub(super) fn set(&self, address: Address, port: [u8; 2]) {
+        let [a, b, c, d] = address.words();
+        if self.ipv4 {
+            write!(self, d, user_ip4);
+        } else {
+            write!(self, a, user_ip6[0]);
+            write!(self, b, user_ip6[1]);
+            write!(self, c, user_ip6[2]);
+            write!(self, d, user_ip6[3]);
+        }
+        write!(self, u16::from_ne_bytes(port) as u32, user_port);
+    }
+
+    /// Whether the address of the context is the peer that the socket is connected to.
+    #[inline(always)]
+    pub(super) fn is_peer(&self) -> bool {
+        let socket = self.raw();
+        if socket.is_null() {
+            return false;
+        }
+        // SAFETY: checked for null; the field has its own width.
+        let port = unsafe { (&raw const (*socket).dst_port).read_volatile() };
+        port != 0 && port.to_ne_bytes() == self.port()
+    }
+
+    #[inline(always)]
+    fn raw(&self) -> *mut bpf_sock {
+        read!(self, __bindgen_anon_1.sk)
+    }
+
+    #[inline(always)]
+    fn storage(&self) -> *mut Record {
+        // SAFETY: the helper takes the socket of the context.
+        unsafe { maps::REVERSE.get_ptr_mut(&self.ctx) }
+    }
+}
+
+impl Kernel for Socket {
+    #[inline(always)]
+    fn frontend(&self, key: &FrontendKey) -> Option<FrontendWord> {
+        let word = maps::FRONTENDS.get_ptr(key)?;
+        // SAFETY: the lookup gave a valid element; one load, so that the check belongs to the word.
+        Some(FrontendWord(unsafe { word.read_volatile() }))
+    }
+
+    #[inline(always)]
+    fn service(&self, id: u32) -> Option<ServiceWord> {
+        let word = maps::SERVICES.get_ptr(id)?;
+        // SAFETY: the lookup gave a valid element; one load of a word that the daemon swaps.
+        Some(ServiceWord(unsafe { word.read_volatile() }))
+    }
+
+    #[inline(always)]
+    fn line(&self, index: u32) -> Option<&Line> {
+        maps::SLOTS.get(index)
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        maps::BACKENDS.get(id)
+    }
+
+    #[inline(always)]
+    fn opened(&self, id: u32) {
+        if let Some(backend) = maps::BACKENDS.get_ptr_mut(id) {
+            // SAFETY: the lookup gave a valid element; the counter is an aligned u64 inside it.
+            let counter = unsafe { backend.byte_add(ebpf::backend::OPENED_OFFSET) };
+            // This target has no read-modify-write atomics in core; the instruction itself is in every kernel.
+            // SAFETY: as above; every other access to the counter is one aligned load or store.
+            unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64) };
+        }
+    }
+
+    #[inline(always)]
+    fn count(&self, reason: Reason) {
+        if let Some(counter) = maps::STATS.get_ptr_mut(reason as u32) {
+            // SAFETY: the lookup gave this CPU's element, and a hook does not move between CPUs.
+            unsafe { *counter += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityWord> {
+        let word = maps::AFFINITY.get_ptr(key)?;
+        // SAFETY: the lookup gave a valid element; one load.
+        Some(AffinityWord(unsafe { word.read_volatile() }))
+    }
+
+    #[inline(always)]
+    fn set_affinity(&self, key: &AffinityKey, word: AffinityWord) {
+        // A full LRU makes room; a lost race is the other hook's answer, which is as good.
+        let _ = maps::AFFINITY.insert(key, word.0, BPF_ANY as u64);
+    }
+
+    #[inline(always)]
+    fn choice(&self, key: &ChoiceKey) -> Option<ChoiceWord> {
+        let word = maps::CHOICE.get_ptr(key)?;
+        // SAFETY: the lookup gave a valid element; one load.
+        Some(ChoiceWord(unsafe { word.read_volatile() }))
+    }
+
+    #[inline(always)]
+    fn set_choice(&self, key: &ChoiceKey, word: ChoiceWord) {
+        // As for affinity.
+        let _ = maps::CHOICE.insert(key, word.0, BPF_ANY as u64);
+    }
+
+    #[inline(always)]
+    fn dialled(&self, key: &ReverseKey) -> Option<Dialled> {
+        let element = maps::REVERSE_UDP.get_ptr(key)?;
+        // SAFETY: the lookup gave a valid element.
+        Some(unsafe { Dialled::read(element) })
+    }
+
+    #[inline(always)]
+    fn set_dialled(&self, key: &ReverseKey, dialled: &Dialled) {
+        if maps::REVERSE_UDP.insert(key, dialled, BPF_ANY as u64).is_err() {
+            self.count(Reason::NotRecorded);
+        }
+    }
+
+    #[inline(always)]
+    fn pod(&self, cookie: u64) -> Option<&PodAddresses> {
+        // SAFETY: a torn read gives one connection another client's affinity, no more.
+        unsafe { maps::PODS.get(cookie) }
+    }
+
+    #[inline(always)]
+    fn record(&self) -> Option<&Record> {
+        // SAFETY: null, or the storage of this socket, which lives as long as the hook runs.
+        unsafe { self.storage().as_ref() }
+    }
+
+    #[inline(always)]
+    fn set_record(&self, record: &Record) -> bool {
+        let mut record = *record;
+        // SAFETY: the helper takes the socket of the context; the record is copied on creation.
+        let stored = unsafe { maps::REVERSE.get_or_insert_ptr_mut(&self.ctx, Some(&mut record)) };
+        if stored.is_null() {
+            return false;
+        }
+        // SAFETY: not null, so it is this socket's storage; an older record is overwritten.
+        unsafe { stored.write(record) };
+        true
+    }
+
+    #[inline(always)]
+    fn forget_record(&self) {
+        // SAFETY: the helper takes the socket of the context; there may be nothing to delete.
+        let _ = unsafe { maps::REVERSE.delete(self.raw()) };
+    }
+
+    #[inline(always)]
+    fn socket_cookie(&self) -> u64 {
+        // SAFETY: the helper takes the context.
+        unsafe { bpf_get_socket_cookie(self.ctx.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn netns_cookie(&self) -> u64 {
+        // SAFETY: the helper takes the context.
+        unsafe { bpf_get_netns_cookie(self.ctx.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn node_netns(&self) -> u64 {
+        // SAFETY: a static; volatile, because the loader puts the value in after compilation.
+        unsafe { ptr::read_volatile(&raw const maps::NODE_NETNS) }
+    }
+
+    #[inline(always)]
+    fn heartbeat_ns(&self) -> u64 {
+        // SAFETY: the lookup gave a valid element; one load of a word that the daemon stores.
+        maps::NODE.get_ptr(0).map_or(0, |beat| unsafe { beat.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_get_prandom_u32() }
+    }
+}

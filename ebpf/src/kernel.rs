@@ -1,0 +1,62 @@
+//! What a hook may ask of the kernel. The programs answer it with map lookups and helpers; the host tests
+//! with a fake that keeps the same bytes.
+
+use crate::affinity::{AffinityKey, AffinityWord};
+use crate::backend::Backend;
+use crate::block::{Line, ServiceWord};
+use crate::choice::{ChoiceKey, ChoiceWord};
+use crate::frontend::{FrontendKey, FrontendWord};
+use crate::pod::PodAddresses;
+use crate::reverse::{Dialled, Record, ReverseKey};
+use crate::stats::Reason;
+
+/// The kernel as one hook run sees it: the maps, and the socket that is being used.
+pub trait Kernel {
+    /// Map `frontends`.
+    fn frontend(&self, key: &FrontendKey) -> Option<FrontendWord>;
+    /// Map `services`.
+    fn service(&self, id: u32) -> Option<ServiceWord>;
+    /// Map `slots`.
+    fn line(&self, index: u32) -> Option<&Line>;
+    /// Map `backends`.
+    fn backend(&self, id: u32) -> Option<&Backend>;
+    /// Counts a connection opened to a backend.
+    fn opened(&self, id: u32);
+    /// Counts a reason.
+    fn count(&self, reason: Reason);
+
+    /// Map `affinity`.
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityWord>;
+    /// Stores into `affinity`.
+    fn set_affinity(&self, key: &AffinityKey, word: AffinityWord);
+    /// Map `choice`.
+    fn choice(&self, key: &ChoiceKey) -> Option<ChoiceWord>;
+    /// Stores into `choice`.
+    fn set_choice(&self, key: &ChoiceKey, word: ChoiceWord);
+    /// Map `reverse_udp`.
+    fn dialled(&self, key: &ReverseKey) -> Option<Dialled>;
+    /// Stores into `reverse_udp`.
+    fn set_dialled(&self, key: &ReverseKey, dialled: &Dialled);
+    /// Map `pods`.
+    fn pod(&self, cookie: u64) -> Option<&PodAddresses>;
+
+    /// The socket's record in `reverse`.
+    fn record(&self) -> Option<&Record>;
+    /// Stores the socket's record; false if there was no memory.
+    fn set_record(&self, record: &Record) -> bool;
+    /// Forgets the socket's record.
+    fn forget_record(&self);
+
+    /// The cookie of the socket.
+    fn socket_cookie(&self) -> u64;
+    /// The cookie of the socket's network namespace.
+    fn netns_cookie(&self) -> u64;
+    /// The cookie of the node's own network namespace.
+    fn node_netns(&self) -> u64;
+    /// The daemon's last heartbeat, CLOCK_MONOTONIC in nanoseconds.
+    fn heartbeat_ns(&self) -> u64;
+    /// CLOCK_MONOTONIC in nanoseconds.
+    fn now_ns(&self) -> u64;
+    /// A random number.
+    fn random(&self) -> u32;
+}

@@ -1,0 +1,38 @@
+//! The names under which the maps are pinned, in `<bpf-dir>/v1/`, and what makes each of them. A later
+//! layout is other maps in another directory; only `reverse` is shared by all layouts.
+
+/// The directory below the bpf directory.
+pub const LAYOUT: &str = "v1";
+
+/// HASH, [`crate::frontend::FrontendKey`] -> [`crate::frontend::FrontendWord`].
+pub const FRONTENDS: &str = "frontends";
+/// ARRAY, mmapable, service id -> [`crate::block::ServiceWord`].
+pub const SERVICES: &str = "services";
+/// ARRAY, mmapable, line -> [`crate::block::Line`].
+pub const SLOTS: &str = "slots";
+/// ARRAY, mmapable, backend id -> [`crate::backend::Backend`].
+pub const BACKENDS: &str = "backends";
+/// LRU_HASH, [`crate::affinity::AffinityKey`] -> [`crate::affinity::AffinityWord`].
+pub const AFFINITY: &str = "affinity";
+/// LRU_HASH, [`crate::choice::ChoiceKey`] -> [`crate::choice::ChoiceWord`].
+pub const CHOICE: &str = "choice";
+/// SK_STORAGE, [`crate::reverse::Record`].
+pub const REVERSE: &str = "reverse";
+/// LRU_HASH, [`crate::reverse::ReverseKey`] -> [`crate::reverse::Dialled`].
+pub const REVERSE_UDP: &str = "reverse_udp";
+/// HASH, key size 8, value size 32, [`PODS_ENTRIES`] entries, flags BPF_F_NO_PREALLOC (1):
+/// see [`crate::pod`]. Whoever comes first makes it with exactly these numbers.
+pub const PODS: &str = "pods";
+/// PERCPU_ARRAY, [`crate::stats::Reason`] -> u64.
+pub const STATS: &str = "stats";
+/// ARRAY, mmapable, one element: the heartbeat of the daemon, CLOCK_MONOTONIC in nanoseconds.
+pub const NODE: &str = "node";
+
+/// `max_entries` of [`PODS`]: sandboxes of one node, with room.
+pub const PODS_ENTRIES: u32 = 4096;
+
+/// How long after its last heartbeat the daemon still counts as answering. It beats five times as often.
+pub const HEARTBEAT_VALID_NS: u64 = 1_000_000_000;
+
+/// The program constant with the cookie of the node's own network namespace.
+pub const NODE_NETNS: &str = "NODE_NETNS";
