@@ -1,0 +1,155 @@
+//! The program that tests and demo put into pods: it answers with its own name, and asks and counts answers.
+//!
+//! One JSON object per line on standard output, so that a test reads results and not prose. It knows
+//! nothing of Fairway.
+
+mod client;
+mod flow;
+mod ping;
+mod server;
+mod upstream;
+
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Answers with its own name, or asks and counts answers.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer every line, HTTP request and datagram with the own name and the client's address.
+    Serve(Serve),
+    /// Make connections one after the other; print who answered how often.
+    Tcp(Ask),
+    /// Send datagrams one after the other; print who answered how often, and from which address.
+    Udp(Datagrams),
+    /// Keep one flow: an exchange for every line of standard input.
+    Keep(Keep),
+    /// Connect one socket to a service, disconnect it, and connect it to a pod.
+    Reconnect {
+        /// The service.
+        service: SocketAddr,
+        /// The pod.
+        pod: SocketAddr,
+    },
+    /// Send one ICMP echo and await its reply.
+    Ping {
+        /// Whom.
+        address: IpAddr,
+    },
+    /// Answer DNS questions for a few names as a server outside the cluster would.
+    Upstream {
+        /// Where to listen.
+        listen: SocketAddr,
+    },
+}
+
+#[derive(Args)]
+struct Serve {
+    /// What to answer.
+    #[arg(long)]
+    name: String,
+    /// TCP addresses to listen on.
+    #[arg(long)]
+    tcp: Vec<SocketAddr>,
+    /// UDP addresses to listen on.
+    #[arg(long)]
+    udp: Vec<SocketAddr>,
+}
+
+#[derive(Args)]
+struct Ask {
+    /// Whom to ask.
+    target: SocketAddr,
+    /// How often.
+    #[arg(long, default_value_t = 1)]
+    count: u32,
+    /// How long to wait for an answer, in milliseconds.
+    #[arg(long, default_value_t = 2000)]
+    timeout: u64,
+}
+
+#[derive(Args)]
+struct Datagrams {
+    #[command(flatten)]
+    ask: Ask,
+    /// Source port, the same for every datagram.
+    #[arg(long, default_value_t = 0)]
+    local_port: u16,
+    /// Connect the socket instead of naming the target with every datagram.
+    #[arg(long)]
+    connected: bool,
+    /// Use one socket for all datagrams.
+    #[arg(long)]
+    one_socket: bool,
+    /// Ask an IPv4 target from an IPv6 socket.
+    #[arg(long)]
+    mapped: bool,
+}
+
+#[derive(Args)]
+struct Keep {
+    /// Whom to ask.
+    target: SocketAddr,
+    /// A connected UDP socket instead of a TCP connection.
+    #[arg(long)]
+    udp: bool,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve(serve) => server::run(&serve),
+        Command::Tcp(ask) => client::tcp(&ask),
+        Command::Udp(datagrams) => client::udp(&datagrams),
+        Command::Keep(keep) => flow::keep(&keep),
+        Command::Reconnect { service, pod } => flow::reconnect(service, pod),
+        Command::Ping { address } => ping::run(address),
+        Command::Upstream { listen } => upstream::run(listen),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "probe: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes one line of JSON.
+fn print(value: &serde_json::Value) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{value}");
+    let _ = out.flush();
+}
+
+/// The name of an error as the kernel's headers have it: what a test compares.
+fn errno_name(error: &std::io::Error) -> String {
+    use rustix::io::Errno;
+    let Some(errno) = Errno::from_io_error(error) else {
+        return format!("{:?}", error.kind());
+    };
+    let known = [
+        (Errno::CONNREFUSED, "ECONNREFUSED"),
+        (Errno::CONNRESET, "ECONNRESET"),
+        (Errno::CONNABORTED, "ECONNABORTED"),
+        (Errno::HOSTUNREACH, "EHOSTUNREACH"),
+        (Errno::NETUNREACH, "ENETUNREACH"),
+        (Errno::PERM, "EPERM"),
+        (Errno::PIPE, "EPIPE"),
+        (Errno::TIMEDOUT, "ETIMEDOUT"),
+        // A receive timeout; a connect timeout has no errno and is named by its kind.
+        (Errno::AGAIN, "timeout"),
+    ];
+    known
+        .iter()
+        .find(|(code, _)| *code == errno)
+        .map_or_else(|| format!("{errno:?}"), |(_, name)| (*name).to_owned())
+}

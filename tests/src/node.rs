@@ -1,0 +1,388 @@
+//! A node: a network namespace, a cgroup, directories, and the daemon in it. Dropping it leaves nothing.
+//!
+//! [`Node::run`] is how a test gets one: it skips without root, bounds how many run at once, and on failure
+//! shows the daemon's log and how to enter the namespace.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, bail};
+
+use crate::machine::{bound_concurrency, cgroup_root, program, root_or_skip};
+use crate::network::{Network, ip};
+use crate::process::{self, Background, Finished};
+use crate::until::until;
+use crate::{Answers, Daemon, Flow, Kind};
+
+/// The node's address.
+pub const NODE4: &str = "192.0.2.10";
+/// The node's address.
+pub const NODE6: &str = "2001:db8:2::10";
+
+/// Where a test wants something else than the usual daemon.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Further flags of `fairway run`.
+    pub flags: Vec<String>,
+    /// Manifests that are there before the daemon starts, by file name.
+    pub manifests: Vec<(String, String)>,
+}
+
+/// A node of this machine.
+#[derive(Debug)]
+pub struct Node {
+    /// The daemon, while it runs.
+    pub daemon: Option<Daemon>,
+    background: Vec<Background>,
+    network: Network,
+    cgroup: PathBuf,
+    folder: PathBuf,
+    bpf_dir: PathBuf,
+    fairway: PathBuf,
+    probe: PathBuf,
+    flags: Vec<String>,
+}
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+impl Node {
+    /// Runs a test on a node of its own with a running daemon.
+    ///
+    /// # Panics
+    /// If the node cannot be made or the test fails; that is what a test is for.
+    pub fn run(options: Options, test: impl FnOnce(&mut Self) -> Result<()>) {
+        if !root_or_skip() {
+            return;
+        }
+        let _place = bound_concurrency();
+        let mut node = Self::create(options).expect("a node can be made on this machine");
+        let done = node.start_daemon().and_then(|()| test(&mut node));
+        if let Err(error) = done {
+            let log = node.daemon.as_ref().map(Daemon::log_tail).unwrap_or_default();
+            let enter = node.how_to_enter();
+            if std::env::var_os("KEEP").is_some() {
+                std::mem::forget(node);
+            }
+            panic!("{error:?}\n\nthe daemon's log ends:\n{log}\n\n{enter}");
+        }
+    }
+
+    /// Makes the node without starting its daemon.
+    ///
+    /// # Errors
+    /// What could not be made.
+    pub fn create(options: Options) -> Result<Self> {
+        let name = format!("fw{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        let folder = std::env::temp_dir().join(&name);
+        let node = Self {
+            daemon: None,
+            background: Vec::new(),
+            network: Network::create(&name)?,
+            cgroup: cgroup_root()?.join(&name),
+            bpf_dir: Path::new("/sys/fs/bpf").join(&name),
+            fairway: program("fairway")?,
+            probe: program("probe")?,
+            flags: options.flags,
+            folder,
+        };
+        std::fs::create_dir(&node.cgroup).context("cannot make a cgroup")?;
+        std::fs::create_dir_all(node.manifests())?;
+        for (file, text) in &options.manifests {
+            node.write(file, text)?;
+        }
+        Ok(node)
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    ///
+    /// # Errors
+    /// It ended or did not become ready.
+    pub fn start_daemon(&mut self) -> Result<()> {
+        let mut command = process::in_cgroup(&self.cgroup, &self.fairway);
+        command.arg("run").arg("--manifests").arg(self.manifests()).args(self.run_flags());
+        command.env("RUST_LOG", "debug");
+        self.daemon = Some(Daemon::start(command, &self.namespace(), &self.run_dir(), &self.log())?);
+        Ok(())
+    }
+
+    /// The running daemon.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn daemon(&mut self) -> Result<&mut Daemon> {
+        self.daemon.as_mut().context("no daemon runs")
+    }
+
+    /// The flags of `fairway run`, without its source of objects.
+    pub fn run_flags(&self) -> Vec<String> {
+        let cgroup = self.cgroup.display().to_string();
+        let mut flags: Vec<String> = [
+            "--node-name",
+            "node-a",
+            "--cgroup",
+            &cgroup,
+            "--pod-cidr",
+            "10.244.1.0/24,fd00:244:1::/64",
+            "--service-cidr",
+            "10.96.0.0/16,fd00:96::/112",
+            "--dns-upstream",
+            crate::ROUTER4,
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        flags.extend(self.place_flags());
+        flags.extend(self.flags.iter().cloned());
+        flags
+    }
+
+    /// The flags that say where the node's things are.
+    pub fn place_flags(&self) -> Vec<String> {
+        let shown = |path: &Path| path.display().to_string();
+        vec!["--run-dir".to_owned(), shown(&self.run_dir()), "--bpf-dir".to_owned(), shown(&self.bpf_dir)]
+    }
+
+    /// Runs `fairway` with these words and the node's place, to its end.
+    ///
+    /// # Errors
+    /// It could not be started or did not end.
+    pub fn fairway(&self, words: &[&str]) -> Result<Finished> {
+        let (before, after) = match words.iter().position(|word| *word == "--") {
+            Some(at) => words.split_at(at),
+            None => (words, &[][..]),
+        };
+        let mut command = process::in_cgroup(&self.cgroup, &self.fairway);
+        command.args(before).args(self.place_flags()).args(after);
+        process::finish(command, Some(&self.namespace()))
+    }
+
+    /// Runs any program of the machine on the node itself.
+    ///
+    /// # Errors
+    /// It could not be started or did not end.
+    pub fn command(&self, words: &[&str]) -> Result<Finished> {
+        let (program, arguments) = words.split_first().context("a program")?;
+        let mut command = process::in_cgroup(&self.cgroup, Path::new(program));
+        command.args(arguments);
+        process::finish(command, Some(&self.namespace()))
+    }
+
+    /// Connects or sends from the node itself.
+    ///
+    /// # Errors
+    /// The probe failed; that nobody answers is no failure.
+    pub fn ask(&self, kind: Kind, target: &str, more: &[&str]) -> Result<Answers> {
+        let probe = self.probe.display().to_string();
+        let mut words = vec![probe.as_str(), kind.word(), target];
+        words.extend(more);
+        Answers::parse(&self.command(&words)?.success()?.stdout)
+    }
+
+    /// Keeps a flow open from the node itself; `words` follow `probe`.
+    ///
+    /// # Errors
+    /// No connection.
+    pub fn flow(&self, words: &[&str]) -> Result<Flow> {
+        let mut command = process::in_cgroup(&self.cgroup, &self.probe);
+        command.args(words);
+        Flow::new(Background::start(command, Some(&self.namespace()))?)
+    }
+
+    /// A server on an address that is added to the node's loopback: a backend without a pod around it.
+    ///
+    /// # Errors
+    /// It could not listen.
+    pub fn serve(&mut self, name: &str, addresses: &[&str], ports: &[(Kind, u16)]) -> Result<()> {
+        let mut words = vec!["serve".to_owned(), "--name".to_owned(), name.to_owned()];
+        for address in addresses {
+            let (host, bits) = if address.contains(':') {
+                (format!("[{address}]"), 128)
+            } else {
+                ((*address).to_owned(), 32)
+            };
+            if !is_loopback(address) {
+                // Twice is fine: two servers may share an address.
+                ip(&[
+                    "-n",
+                    &self.network.node,
+                    "address",
+                    "replace",
+                    &format!("{address}/{bits}"),
+                    "dev",
+                    "lo",
+                ])?;
+            }
+            for (kind, port) in ports {
+                words.extend([format!("--{}", kind.word()), format!("{host}:{port}")]);
+            }
+        }
+        self.start_probe(&words, &self.namespace())
+    }
+
+    /// A server outside: on the router or on the host beyond it.
+    ///
+    /// # Errors
+    /// It could not start.
+    pub fn serve_outside(&mut self, words: &[&str]) -> Result<()> {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        self.start_probe(&words, &self.network.outside_path())
+    }
+
+    /// Ends every server that was started on this node or outside.
+    pub fn stop_servers(&mut self) {
+        self.background.clear();
+    }
+
+    fn start_probe(&mut self, words: &[String], namespace: &Path) -> Result<()> {
+        let mut command = process::in_cgroup(&self.cgroup, &self.probe);
+        command.args(words);
+        let mut server = Background::start(command, Some(namespace))?;
+        server.read_line().with_context(|| format!("`probe {}` does not listen", words.join(" ")))?;
+        self.background.push(server);
+        Ok(())
+    }
+
+    /// Puts a manifest into the folder at once: a half-written file is never seen.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn write(&self, file: &str, text: &str) -> Result<()> {
+        let path = self.manifests().join(file);
+        let half = self.folder.join(format!("{file}.half"));
+        std::fs::write(&half, text)?;
+        std::fs::rename(half, path).with_context(|| format!("cannot write {file}"))
+    }
+
+    /// Takes a manifest out of the folder.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn remove(&self, file: &str) -> Result<()> {
+        std::fs::remove_file(self.manifests().join(file)).with_context(|| format!("cannot remove {file}"))
+    }
+
+    /// The folder of manifests.
+    pub fn manifests(&self) -> PathBuf {
+        self.folder.join("manifests")
+    }
+
+    /// The daemon's directory.
+    pub fn run_dir(&self) -> PathBuf {
+        self.folder.join("run")
+    }
+
+    /// The node's pins.
+    pub fn bpf_dir(&self) -> &Path {
+        &self.bpf_dir
+    }
+
+    /// The node's cgroup.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    /// Scratch space of the node.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The file of the node's network namespace.
+    pub fn namespace(&self) -> PathBuf {
+        self.network.node_path()
+    }
+
+    /// The name of the node's network namespace.
+    pub fn name(&self) -> &str {
+        &self.network.node
+    }
+
+    /// The path of the probe, for a pod's command.
+    pub fn probe(&self) -> &Path {
+        &self.probe
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("daemon.log")
+    }
+
+    fn how_to_enter(&self) -> String {
+        format!(
+            "run it again with KEEP=1, then enter the node with\n    nsenter --net={} sh -c 'echo 0 > {}/cgroup.procs; exec bash'",
+            self.namespace().display(),
+            self.cgroup.display()
+        )
+    }
+
+    /// What of this node is still on the machine: nothing, once it is dropped.
+    pub fn traces(name: &str) -> Vec<String> {
+        let mut places = vec![
+            PathBuf::from("/run/netns").join(name),
+            PathBuf::from("/run/netns").join(format!("{name}-out")),
+            Path::new("/sys/fs/bpf").join(name),
+            std::env::temp_dir().join(name),
+        ];
+        places.extend(cgroup_root().map(|root| root.join(name)));
+        let mut found: Vec<String> =
+            places.iter().filter(|path| path.exists()).map(|path| path.display().to_string()).collect();
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        found.extend(mounts.lines().filter(|line| line.contains(name)).map(str::to_owned));
+        found
+    }
+
+    /// Removes everything, by force where it must be.
+    fn clear(&mut self) -> Result<()> {
+        self.daemon = None;
+        self.background.clear();
+        // Everything that runs on the node is in its cgroup: one write ends it, and nothing else.
+        let _ = std::fs::write(self.cgroup.join("cgroup.kill"), "1");
+        until("the node's processes to end", || {
+            let events = std::fs::read_to_string(self.cgroup.join("cgroup.events")).unwrap_or_default();
+            if events.contains("populated 1") { bail!("some still run") } else { Ok(()) }
+        })?;
+        unmount_below(&self.folder)?;
+        remove_cgroups(&self.cgroup)?;
+        for folder in [&self.bpf_dir, &self.folder] {
+            if folder.exists() {
+                std::fs::remove_dir_all(folder)
+                    .with_context(|| format!("cannot remove {}", folder.display()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Err(error) = self.clear() {
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "{} leaves something behind: {error:#}", self.network.node);
+        }
+    }
+}
+
+fn is_loopback(address: &str) -> bool {
+    address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Pods pin their namespaces by mounts: the innermost goes first.
+fn unmount_below(folder: &Path) -> Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
+    let points = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(1))
+        .filter(|at| Path::new(at).starts_with(folder));
+    for point in points.collect::<Vec<_>>().into_iter().rev() {
+        rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH)
+            .with_context(|| format!("cannot unmount {point}"))?;
+    }
+    Ok(())
+}
+
+fn remove_cgroups(cgroup: &Path) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(cgroup) else { return Ok(()) };
+    for entry in entries.filter_map(Result::ok) {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroups(&entry.path())?;
+        }
+    }
+    std::fs::remove_dir(cgroup).with_context(|| format!("cannot remove {}", cgroup.display()))
+}
