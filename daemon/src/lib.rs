@@ -1,1 +1,2 @@
 //! The node daemon: configuration, sources, wiring, admin endpoint and command line.
+pub mod source;

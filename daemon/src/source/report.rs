@@ -1,0 +1,141 @@
+//! What the sources could not take: each problem is logged once, counted by its reason, and listed for as
+//! long as it stands. Written by the sources; read by the admin endpoint and by `fairway check`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// How many standing problems of one part are kept; more are only counted.
+const KEPT: usize = 1_000;
+
+/// Something that was not taken, or not as it is written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct Problem {
+    /// Why, for the metric.
+    pub reason: Reason,
+    /// One line that names file or object, field and fault.
+    pub text: String,
+}
+
+/// Why something was not taken.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, EncodeLabelValue,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// A file or folder cannot be read.
+    Unreadable,
+    /// A file is not YAML or JSON.
+    Syntax,
+    /// An object has a field that cannot be.
+    BadObject,
+    /// An object of a kind that does not exist.
+    BadKind,
+    /// An object claims what another one has.
+    Conflict,
+    /// No address or port is left.
+    Exhausted,
+    /// An object that has no effect beside another one.
+    Shadowed,
+    /// A kind that a node has no use for.
+    UnusedKind,
+}
+
+/// The parts of a source that report on their own. What a part reports replaces what it reported before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The folder of manifests, and the records of sandboxes.
+    Manifests,
+    /// The watch of one kind.
+    Watch(model::Kind),
+}
+
+/// The standing problems. Cheap to clone; all clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct Reports {
+    standing: Arc<Mutex<BTreeMap<Part, Vec<Problem>>>>,
+    seen: Family<ReasonLabel, Counter>,
+    open: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: Reason,
+}
+
+impl Problem {
+    /// A problem.
+    pub fn new(reason: Reason, text: impl Into<String>) -> Self {
+        Self { reason, text: text.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Reports {
+    /// No problems.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Registers the metrics.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "source_problems",
+            "Objects, files and records that were not taken, when first seen",
+            self.seen.clone(),
+        );
+        registry.register(
+            "source_problems_open",
+            "Problems of the sources that stand now",
+            self.open.clone(),
+        );
+    }
+
+    /// Says all problems of one part. New ones are logged and counted.
+    pub fn replace(&self, part: Part, mut problems: Vec<Problem>) {
+        problems.sort();
+        problems.dedup();
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = standing.insert(part, Vec::new()).unwrap_or_default();
+        for problem in problems.iter().filter(|problem| before.binary_search(problem).is_err()) {
+            self.seen.get_or_create(&ReasonLabel { reason: problem.reason }).inc();
+            log(problem);
+        }
+        problems.truncate(KEPT);
+        standing.insert(part, problems);
+        let open = standing.values().map(Vec::len).sum::<usize>();
+        self.open.set(i64::try_from(open).unwrap_or(i64::MAX));
+    }
+
+    /// What stands now.
+    pub fn list(&self) -> Vec<Problem> {
+        let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        standing.values().flatten().cloned().collect()
+    }
+}
+
+fn log(problem: &Problem) {
+    match problem.reason {
+        Reason::UnusedKind => tracing::info!(problem = %problem, "not used"),
+        Reason::Unreadable
+        | Reason::Syntax
+        | Reason::BadObject
+        | Reason::BadKind
+        | Reason::Conflict
+        | Reason::Exhausted
+        | Reason::Shadowed => {
+            tracing::warn!(reason = ?problem.reason, problem = %problem, "not taken");
+        }
+    }
+}
