@@ -1,1 +1,35 @@
-//! To be filled.
+//! The cluster's DNS: Snapshot -> Zone -> Answer, the server in front of it, and the way upstream.
+//!
+//! `names` turns snapshots into a zone and publishes it; `answer` alone knows what a name means; `respond`
+//! and `wire` make messages of it; `server` and `forward` are the shells with the sockets. No module but
+//! the last two does I/O. Called by the daemon, which owns the `Names` and starts the server.
+
+mod answer;
+mod bundle;
+mod forward;
+mod metrics;
+mod name;
+mod names;
+mod record;
+mod respond;
+mod reverse;
+mod server;
+mod splice;
+mod tcp;
+mod upstream;
+mod upstreams;
+mod wire;
+mod zone;
+
+pub use answer::{Answer, Found, answer, reverse_question};
+pub use bundle::{Bundle, ClusterNames, HeadlessNames, HeadlessPort, Host, Port, Shape};
+pub use forward::Forwarder;
+pub use metrics::Metrics;
+pub use name::DomainName;
+pub use names::{Names, Reader};
+pub use record::{CLASS_IN, Data, Question, Record, RecordType, Soa};
+pub use respond::{Reply, respond};
+pub use server::{Bound, Config, Server, StartError, start};
+pub use upstreams::{Upstreams, choose};
+pub use wire::{Rcode, Transport};
+pub use zone::{Zone, ZoneConfig};

@@ -1,0 +1,83 @@
+//! From a request's octets to what is to be done about it. Pure: the shells send, hold or forward as told.
+
+use crate::answer::{Answer, Found, answer};
+use crate::name::DomainName;
+use crate::record::{Record, RecordType};
+use crate::wire::{self, Contents, Malformed, Rcode, Request, Transport};
+use crate::zone::Zone;
+
+/// What to do about a request.
+#[derive(Debug)]
+pub enum Reply {
+    /// Nothing: it was noise.
+    Drop,
+    /// Send these octets.
+    Send(Vec<u8>),
+    /// Ask again once the zone is ready.
+    Hold(Request),
+    /// Send the request on as it came.
+    Relay(Request),
+    /// Ask upstream for the end of a chain of aliases.
+    Chase(Request, Vec<Record>, DomainName),
+}
+
+/// Extended errors (RFC 8914) that we give.
+pub(crate) mod extended {
+    pub(crate) const NOT_READY: (u16, &str) = (14, "the cluster has not been listed yet");
+    pub(crate) const BUSY: (u16, &str) = (0, "too many questions are under way");
+    pub(crate) const NO_UPSTREAM: (u16, &str) = (23, "no upstream answered in time");
+    pub(crate) const NOT_PROGRAMMED: (u16, &str) = (0, "this node cannot serve the service or alias");
+}
+
+/// What to do about the octets of a request.
+pub fn respond(zone: &Zone, message: &[u8], transport: Transport, seed: u64) -> Reply {
+    let request = match Request::read(message, transport) {
+        Ok(request) => request,
+        Err(Malformed::Noise) => return Reply::Drop,
+        Err(Malformed::Refuse(head, rcode)) => return Reply::Send(wire::write_refusal(head, rcode)),
+    };
+    if request.edns.is_some_and(|edns| edns.version > 0) {
+        return Reply::Send(failure(&request, Rcode::BAD_VERS, None));
+    }
+    match (request.question.rtype, transport) {
+        (RecordType::AXFR | RecordType::IXFR, Transport::Tcp) => {
+            Reply::Send(failure(&request, Rcode::REFUSED, None))
+        }
+        // A transfer needs a stream (RFC 5936, section 4.2).
+        (RecordType::AXFR | RecordType::IXFR, Transport::Udp) => {
+            Reply::Send(failure(&request, Rcode::FORM_ERR, None))
+        }
+        _ => decide(zone, request, seed),
+    }
+}
+
+/// What to do about a request that has been read.
+pub(crate) fn decide(zone: &Zone, request: Request, seed: u64) -> Reply {
+    let contents = match answer(zone, &request.question, seed) {
+        Answer::NotYet => return Reply::Hold(request),
+        Answer::Forward { chain, .. } if chain.is_empty() => return Reply::Relay(request),
+        Answer::Forward { chain, name } => return Reply::Chase(request, chain, name),
+        Answer::ServFail => {
+            return Reply::Send(failure(&request, Rcode::SERV_FAIL, Some(extended::NOT_PROGRAMMED)));
+        }
+        Answer::Found(Found { records, additional }) => {
+            Contents { authoritative: true, answers: records, additional, ..Contents::default() }
+        }
+        Answer::NoData { chain, soa } => {
+            Contents { authoritative: true, answers: chain, authority: vec![soa], ..Contents::default() }
+        }
+        Answer::NoName { chain, soa } => Contents {
+            rcode: Rcode::NX_DOMAIN.0,
+            authoritative: true,
+            answers: chain,
+            authority: vec![soa],
+            ..Contents::default()
+        },
+    };
+    Reply::Send(wire::write(&request, &contents))
+}
+
+/// An answer that is only a code.
+pub(crate) fn failure(request: &Request, rcode: Rcode, extended: Option<(u16, &'static str)>) -> Vec<u8> {
+    wire::write(request, &Contents { rcode: rcode.0, extended_error: extended, ..Contents::default() })
+}

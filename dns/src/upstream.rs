@@ -1,0 +1,154 @@
+//! What is known of one upstream server: how fast it is and whether it fails, and the order in which
+//! upstreams are tried. No I/O; the time comes in. Used by `forward`.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A second upstream is asked no sooner than this.
+const MIN_PATIENCE: Duration = Duration::from_millis(50);
+/// And no later: a server that needs longer is as good as dead.
+const MAX_PATIENCE: Duration = Duration::from_secs(1);
+/// The guess before the first answer.
+const FIRST_RTT: Duration = Duration::from_millis(50);
+/// Failures in a row after which a server is tried last.
+const FAILING: u32 = 2;
+/// How often a failing server is tried first again, to see whether it is back.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// One upstream server.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    smoothed: Duration,
+    failures: u32,
+    retry_at: Option<Instant>,
+}
+
+/// The upstreams in the order in which one question tries them.
+pub(crate) struct Order(Vec<Arc<Upstream>>);
+
+impl Upstream {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        let state = State { smoothed: FIRST_RTT, failures: 0, retry_at: None };
+        Self { address, state: Mutex::new(state) }
+    }
+
+    /// It answered after this time.
+    pub(crate) fn answered(&self, after: Duration) {
+        let mut state = self.state();
+        if state.failures >= FAILING {
+            tracing::info!(upstream = %self.address, "an upstream DNS server answers again");
+        }
+        state.failures = 0;
+        // The gain of RFC 6298.
+        state.smoothed = (state.smoothed * 7 + after) / 8;
+    }
+
+    /// It could not be reached.
+    pub(crate) fn failed(&self, now: Instant) {
+        let mut state = self.state();
+        state.failures = state.failures.saturating_add(1);
+        if state.failures == FAILING {
+            tracing::warn!(upstream = %self.address, "an upstream DNS server does not answer");
+        }
+        state.retry_at = Some(now + RETRY);
+    }
+
+    /// It took longer than it was given.
+    pub(crate) fn late(&self, now: Instant) {
+        self.failed(now);
+    }
+
+    fn patience(&self) -> Duration {
+        (self.state().smoothed * 2).clamp(MIN_PATIENCE, MAX_PATIENCE)
+    }
+
+    /// Whether it is to be tried after the others. One question in a while is let through to find out.
+    fn is_last(&self, now: Instant) -> bool {
+        let mut state = self.state();
+        if state.failures < FAILING {
+            return false;
+        }
+        let wait = state.retry_at.is_some_and(|at| now < at);
+        if !wait {
+            state.retry_at = Some(now + RETRY);
+        }
+        wait
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every write leaves the state whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Order {
+    pub(crate) fn new(upstreams: &[Arc<Upstream>], now: Instant) -> Self {
+        let (last, first): (Vec<_>, Vec<_>) =
+            upstreams.iter().cloned().partition(|upstream| upstream.is_last(now));
+        Self(first.into_iter().chain(last).collect())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The upstream of the attempt with this index, and how long to wait before the next attempt: twice as
+    /// long with every round through the list.
+    pub(crate) fn attempt(&self, index: usize) -> (Arc<Upstream>, Duration) {
+        let upstream = &self.0[index % self.0.len()];
+        let round = u32::try_from(index / self.0.len()).unwrap_or(u32::MAX).min(4);
+        (Arc::clone(upstream), (upstream.patience() * 2u32.pow(round)).min(MAX_PATIENCE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports(order: &Order) -> Vec<u16> {
+        order.0.iter().map(|upstream| upstream.address.port()).collect()
+    }
+
+    #[test]
+    fn a_failing_upstream_goes_last_and_is_tried_again_later() {
+        let all = [1, 2].map(|port| Arc::new(Upstream::new(([192, 0, 2, 1], port).into())));
+        let now = Instant::now();
+        all[0].failed(now);
+        assert_eq!(ports(&Order::new(&all, now)), [1, 2], "one failure is none");
+        all[0].failed(now);
+        assert_eq!(ports(&Order::new(&all, now)), [2, 1]);
+        assert_eq!(ports(&Order::new(&all, now + RETRY)), [1, 2], "one question finds out");
+        assert_eq!(ports(&Order::new(&all, now + RETRY)), [2, 1], "the next does not pay for it");
+        all[0].answered(Duration::from_millis(1));
+        assert_eq!(ports(&Order::new(&all, now)), [1, 2]);
+    }
+
+    #[test]
+    fn patience_is_twice_the_round_trip_within_bounds() {
+        let all = [Arc::new(Upstream::new(([192, 0, 2, 1], 53).into()))];
+        let order = Order::new(&all, Instant::now());
+        assert_eq!(order.attempt(0).1, Duration::from_millis(100));
+        assert_eq!(order.attempt(1).1, Duration::from_millis(200));
+        for _ in 0..50 {
+            all[0].answered(Duration::from_micros(100));
+        }
+        assert_eq!(order.attempt(0).1, MIN_PATIENCE);
+        for _ in 0..50 {
+            all[0].answered(Duration::from_secs(3));
+        }
+        assert_eq!(order.attempt(5).1, MAX_PATIENCE);
+    }
+}
