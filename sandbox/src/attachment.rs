@@ -73,8 +73,17 @@ impl Attachment {
         let container_id = words.next()?.to_owned();
         let ifname = words.next()?.to_owned();
         let pod = words.next().filter(|word| !word.ends_with('~')).and_then(|word| word.split_once('/'));
-        let pod = pod.map(|(namespace, name)| PodId { namespace: namespace.to_owned(), name: name.to_owned() });
-        Some(Self { link: link.name.clone(), index: link.index, addresses, cookie, container_id, ifname, pod })
+        let pod =
+            pod.map(|(namespace, name)| PodId { namespace: namespace.to_owned(), name: name.to_owned() });
+        Some(Self {
+            link: link.name.clone(),
+            index: link.index,
+            addresses,
+            cookie,
+            container_id,
+            ifname,
+            pod,
+        })
     }
 
     /// The alias that says the same.
@@ -175,7 +184,9 @@ mod tests {
         assert_eq!(Attachment::of(&Link { group: 0, ..link(&alias) }), None);
         assert_eq!(Attachment::of(&Link { is_veth: false, ..link(&alias) }), None);
         assert_eq!(Attachment::of(&Link { alias: None, ..link("") }), None);
-        for wrong in ["", "v2 10.1.0.5, 1 c eth0 a/b", "v1 10.1.0.300, 1 c eth0 a/b", "v1 10.1.0.3, x c eth0 a/b"] {
+        for wrong in
+            ["", "v2 10.1.0.5, 1 c eth0 a/b", "v1 10.1.0.300, 1 c eth0 a/b", "v1 10.1.0.3, x c eth0 a/b"]
+        {
             assert_eq!(Attachment::of(&link(wrong)), None, "{wrong}");
         }
     }

@@ -5,6 +5,9 @@ mod attach;
 mod attachment;
 mod bpf;
 mod detach;
+mod environment;
+mod files;
+mod manifest;
 mod namespace;
 mod netlink;
 mod node;
@@ -17,6 +20,15 @@ pub use attach::{AttachError, AttachOptions, attach};
 pub use attachment::{Attachment, End, LINK_GROUP, link_name, mac_address};
 pub use bpf::{PodValue, Pods, PodsError, pod_value};
 pub use detach::{attachments, detach};
+pub use environment::{Variable, environment, expand, service_environment};
+pub use files::{
+    ClusterDns, DnsConfig, DnsOption, DnsPolicy, HostAlias, hostname, hosts, hosts_on_host_network,
+    resolv_conf, upstreams,
+};
+pub use manifest::{
+    Container, EmptyDir, EnvVar, FieldRef, HostPath, Manifest, ManifestError, Metadata, Naming, Pod, PodPort,
+    PortProtocol, ValueFrom, Volume, VolumeMount, Work, read_pod,
+};
 pub use namespace::{NamespaceError, NetworkNamespace, current_cookie};
 pub use netlink::{HostRoute, Link, MacAddress, Netlink, NetlinkError, Veth};
 pub use node::{

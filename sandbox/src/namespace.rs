@@ -98,7 +98,8 @@ impl AsFd for NetworkNamespace {
 /// The cookie of the calling thread's network namespace.
 pub fn current_cookie() -> io::Result<u64> {
     // A UDP socket is not bound to anything: it only carries the namespace it was made in.
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").or_else(|_| std::net::UdpSocket::bind("0.0.0.0:0"))?;
+    let socket =
+        std::net::UdpSocket::bind("127.0.0.1:0").or_else(|_| std::net::UdpSocket::bind("0.0.0.0:0"))?;
     let mut cookie = 0u64;
     let mut length: libc::socklen_t = 8;
     let value = (&raw mut cookie).cast();

@@ -2,7 +2,10 @@
 //! module that knows the netlink crates; none of their types leave it. Called by attach, detach and node; it
 //! decides nothing.
 
-#![expect(clippy::wildcard_enum_match_arm, reason = "the crates' enums are open: new attributes are not ours")]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the crates' enums are open: new attributes are not ours"
+)]
 
 mod address;
 mod link;
@@ -115,7 +118,8 @@ impl Netlink {
             let (datagram, _) = self.socket.recv_from_full()?;
             let mut rest = datagram.as_slice();
             while !rest.is_empty() {
-                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
+                let message =
+                    NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
                 let length = aligned(message.header.length as usize).min(rest.len());
                 rest = &rest[length.max(1)..];
                 if message.header.sequence_number != sequence {
@@ -127,7 +131,9 @@ impl Netlink {
                         return if error.code.is_some() { Err(error.to_io()) } else { Ok(()) };
                     }
                     NetlinkPayload::InnerMessage(object) => take(object),
-                    NetlinkPayload::Overrun(_) => return Err(io::Error::other("the answer overran the socket")),
+                    NetlinkPayload::Overrun(_) => {
+                        return Err(io::Error::other("the answer overran the socket"));
+                    }
                     // No-ops, and whatever a later version of the crate knows.
                     _ => {}
                 }

@@ -38,7 +38,10 @@ impl Netlink {
     /// Takes such a route back.
     pub fn delete_host_route(&mut self, route: HostRoute) -> Result<(), NetlinkError> {
         self.change(RouteNetlinkMessage::DelRoute(host_route(route)), 0).map_err(|error| {
-            NetlinkError::new(format!("deleting the route of {} to link {}", route.address, route.link), error)
+            NetlinkError::new(
+                format!("deleting the route of {} to link {}", route.address, route.link),
+                error,
+            )
         })
     }
 

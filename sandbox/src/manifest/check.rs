@@ -1,0 +1,100 @@
+//! What types cannot say of a Pod: names, references, and what belongs together. The first mistake is told.
+
+use std::collections::BTreeSet;
+
+use super::pod::{Container, Naming, Pod, Work};
+use crate::files::DnsPolicy;
+
+const LABEL_LENGTH: usize = 63;
+const NAME_LENGTH: usize = 253;
+
+pub(super) fn pod(pod: &Pod) -> Result<(), String> {
+    subdomain("metadata.name", &pod.metadata.name)?;
+    label("metadata.namespace", &pod.metadata.namespace)?;
+    work(&pod.work)?;
+    naming(&pod.naming)
+}
+
+fn work(work: &Work) -> Result<(), String> {
+    if work.containers.is_empty() {
+        return Err("spec.containers: is empty; a Pod has at least one".to_owned());
+    }
+    let volumes: BTreeSet<&str> = work.volumes.iter().map(|volume| volume.name.as_str()).collect();
+    let mut names = BTreeSet::new();
+    for (list, containers) in [("initContainers", &work.init_containers), ("containers", &work.containers)] {
+        for (index, found) in containers.iter().enumerate() {
+            let path = format!("spec.{list}[{index}]");
+            container(&path, found, &volumes)?;
+            if !names.insert(&found.name) {
+                return Err(format!("{path}.name: {:?} is the name of another container too", found.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn container(path: &str, container: &Container, volumes: &BTreeSet<&str>) -> Result<(), String> {
+    if container.name.is_empty() {
+        return Err(format!("{path}.name: is missing"));
+    }
+    label(&format!("{path}.name"), &container.name)?;
+    for (index, variable) in container.env.iter().enumerate() {
+        if variable.name.is_empty() || variable.name.contains(['=', '\0']) {
+            return Err(format!(
+                "{path}.env[{index}].name: {:?} is not the name of a variable",
+                variable.name
+            ));
+        }
+        if variable.value.is_some() && variable.value_from.is_some() {
+            return Err(format!("{path}.env[{index}]: value and valueFrom exclude each other"));
+        }
+    }
+    for (index, mount) in container.volume_mounts.iter().enumerate() {
+        let path = format!("{path}.volumeMounts[{index}]");
+        if !volumes.contains(mount.name.as_str()) {
+            return Err(format!("{path}.name: there is no volume {:?}", mount.name));
+        }
+        if !mount.mount_path.starts_with('/') {
+            return Err(format!("{path}.mountPath: {:?} does not begin with /", mount.mount_path));
+        }
+        if mount.sub_path.starts_with('/') || mount.sub_path.split('/').any(|part| part == "..") {
+            return Err(format!("{path}.subPath: {:?} leaves the volume", mount.sub_path));
+        }
+    }
+    Ok(())
+}
+
+fn naming(naming: &Naming) -> Result<(), String> {
+    for (path, name) in [("spec.hostname", &naming.hostname), ("spec.subdomain", &naming.subdomain)] {
+        if let Some(name) = name.as_deref().filter(|name| !name.is_empty()) {
+            label(path, name)?;
+        }
+    }
+    let nameservers = naming.dns_config.as_ref().map_or(0, |config| config.nameservers.len());
+    if naming.dns_policy == DnsPolicy::None && nameservers == 0 {
+        return Err("spec.dnsConfig.nameservers: is wanted with dnsPolicy None".to_owned());
+    }
+    Ok(())
+}
+
+/// RFC 1123, section 2.1.
+fn label(path: &str, name: &str) -> Result<(), String> {
+    if name.len() <= LABEL_LENGTH && is_label(name) {
+        return Ok(());
+    }
+    Err(format!(
+        "{path}: {name:?} is not a DNS label: at most 63 of a-z, 0-9 and -, - neither first nor last"
+    ))
+}
+
+fn subdomain(path: &str, name: &str) -> Result<(), String> {
+    if name.len() <= NAME_LENGTH && name.split('.').all(is_label) {
+        return Ok(());
+    }
+    Err(format!("{path}: {name:?} is not a DNS name: at most 253 of a-z, 0-9, - and ."))
+}
+
+fn is_label(label: &str) -> bool {
+    let inner = label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    inner && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
+}
