@@ -110,8 +110,10 @@ impl Records {
 
 /// Ends when the process has.
 async fn end_of(process: OwnedFd) {
+    // SAFETY: an OwnedFd is open, and the same descriptor, for as long as it lives; it is moved in here.
+    let registered = unsafe { AsyncFd::register_with_interest(process, Interest::READABLE) };
     // A pidfd becomes readable when its process ends.
-    match AsyncFd::register_with_interest(process, Interest::READABLE) {
+    match registered {
         Ok(process) => {
             let _ended = process.readable().await;
         }
