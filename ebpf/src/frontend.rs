@@ -52,6 +52,23 @@ impl FrontendKey {
         self.protocol
     }
 
+    /// The key as the map has it.
+    pub const fn to_bytes(&self) -> [u8; 20] {
+        let a = &self.address.0;
+        let [p, q] = self.port;
+        [
+            a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15],
+            p, q, self.protocol, self.zero,
+        ]
+    }
+
+    /// From a key of the map.
+    pub const fn from_bytes(bytes: &[u8; 20]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, port @ .., protocol, zero] = *bytes;
+        let address = Address([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]);
+        Self { address, port, protocol, zero }
+    }
+
     /// The check that the word of this key carries.
     #[inline(always)]
     pub const fn check(&self) -> u16 {
@@ -121,6 +138,12 @@ mod tests {
         assert_eq!(word.service(), 0xdead_beef);
         assert!(word.has(FrontendWord::NODE_ONLY) && !word.has(FrontendWord::HERE_FIRST));
         assert!(word.is_of(&key));
+    }
+
+    #[test]
+    fn a_key_survives_the_round_trip() {
+        let bytes = std::array::from_fn(|index| u8::try_from(index).unwrap());
+        assert_eq!(FrontendKey::from_bytes(&bytes).to_bytes(), bytes);
     }
 
     #[test]

@@ -1,1 +1,35 @@
-//! To be filled.
+//! From what the cluster says to what the kernel does: `Snapshot -> Tables -> Ops -> maps`.
+//!
+//! [`Planner`] and [`diff`] are pure; [`Kernel`] and [`Fake`] apply the operations; [`Proxy`] holds them
+//! together for the daemon. The only crate that knows aya. It must never watch the cluster or answer names.
+
+mod adopt;
+mod allocate;
+mod claims;
+mod contribution;
+mod current;
+mod dataplane;
+mod diff;
+mod fake;
+mod op;
+mod plan;
+mod programs;
+mod proxy;
+mod select;
+mod sys;
+mod tables;
+
+pub use adopt::{Contents, adopt, resolve};
+pub use claims::Conflict;
+pub use contribution::Skip;
+pub use current::{Current, Sizes};
+pub use dataplane::{DataplaneError, Heartbeat, Kernel};
+pub use diff::{Changes, GRACE, Unfit, What, diff, shrink};
+pub use fake::Fake;
+pub use op::{Dataplane, Op, Refused};
+pub use plan::{Facts, Planner, is_programmed};
+pub use programs::{ProgramError, Programs, cleanup};
+pub use proxy::{BackendState, Config, Error, Outcome, Proxy};
+pub use select::{Selected, Standing, select};
+pub use sys::netns_cookie;
+pub use tables::{Block, Family, Frontend, ServiceKey, Slot, Tables, Target};

@@ -1,0 +1,249 @@
+//! The kernel as a dataplane: the maps, three of them as memory. The only file with aya's maps. It applies what
+//! it is told and never decides.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use aya::Ebpf;
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
+use ebpf::backend::{Backend, OPENED_OFFSET, WINDOWS_OFFSET};
+use ebpf::block::{HEADER_WORDS, LINE_WORDS, Line, ServiceWord};
+use ebpf::frontend::{FrontendKey, FrontendWord};
+use ebpf::maps;
+use ebpf::stats::Reason;
+
+use crate::adopt::Contents;
+use crate::current::Sizes;
+use crate::op::{Dataplane, Op, Refused};
+use crate::sys::{self, Memory};
+
+/// An insert may find the kernel's allocator empty for a moment; so often it is tried again.
+const MEMORY_TRIES: u32 = 100;
+/// How long to wait in between: the allocator refills itself in an interrupt.
+const MEMORY_WAIT: Duration = Duration::from_micros(100);
+const BPF_ANY: u64 = 0;
+
+/// Why the maps cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataplaneError {
+    /// The object has no such map.
+    #[error("the programs have no map {0}")]
+    Absent(&'static str),
+    /// A map of another kind stands under the pin.
+    #[error("the map {0} is not what it should be ({1}); `fairway cleanup` removes it")]
+    Other(&'static str, String),
+    /// A map cannot be mapped.
+    #[error("the map {0} cannot be mapped into memory: {1}")]
+    Memory(&'static str, io::Error),
+}
+
+/// The maps in the kernel.
+pub struct Kernel {
+    sizes: Sizes,
+    frontends: HashMap<MapData, [u8; 20], u64>,
+    stats: PerCpuArray<MapData, u64>,
+    services: Memory,
+    lines: Memory,
+    backends: Memory,
+    node: Arc<Memory>,
+}
+
+/// Tells the hooks that the daemon answers: see `ebpf::maps::NODE`.
+#[derive(Clone, Debug)]
+pub struct Heartbeat(Arc<Memory>);
+
+impl Heartbeat {
+    /// The daemon answers now. To be called five times a second.
+    pub fn beat(&self) {
+        self.store(sys::monotonic_ns());
+    }
+
+    /// The daemon does not answer any more.
+    pub fn stop(&self) {
+        self.store(0);
+    }
+
+    fn store(&self, value: u64) {
+        // SAFETY: an aligned u64 of the mapping, which this handle keeps alive.
+        let word = unsafe { AtomicU64::from_ptr(self.0.at::<u64>(0).as_ptr()) };
+        word.store(value, Ordering::Release);
+    }
+}
+
+impl Kernel {
+    /// Takes the maps of the loaded object.
+    ///
+    /// # Errors
+    ///
+    /// The map that is not as it should be.
+    pub(crate) fn open(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
+        let (services, services_len) = memory::<u64>(ebpf, maps::SERVICES)?;
+        let (lines, lines_len) = memory::<Line>(ebpf, maps::SLOTS)?;
+        let (backends, backends_len) = memory::<Backend>(ebpf, maps::BACKENDS)?;
+        let (node, _) = memory::<u64>(ebpf, maps::NODE)?;
+        let (frontends, frontends_len) = take(ebpf, maps::FRONTENDS)?;
+        let (_, lru) = take(ebpf, maps::AFFINITY)?;
+        let (stats, _) = take(ebpf, maps::STATS)?;
+        let other = |name| move |error: MapError| DataplaneError::Other(name, error.to_string());
+        Ok(Self {
+            sizes: Sizes {
+                frontends: frontends_len,
+                services: services_len,
+                lines: lines_len,
+                backends: backends_len,
+                lru,
+            },
+            frontends: HashMap::try_from(frontends).map_err(other(maps::FRONTENDS))?,
+            stats: PerCpuArray::try_from(stats).map_err(other(maps::STATS))?,
+            services,
+            lines,
+            backends,
+            node: Arc::new(node),
+        })
+    }
+
+    /// The handle of the heartbeat.
+    pub fn heartbeat(&self) -> Heartbeat {
+        Heartbeat(Arc::clone(&self.node))
+    }
+
+    /// How often hooks did nothing or refused, by reason.
+    pub fn reasons(&self) -> Vec<(Reason, u64)> {
+        let count = |reason: Reason| {
+            let values = self.stats.get(&(reason as u32), 0);
+            (reason, values.map_or(0, |values| values.iter().sum()))
+        };
+        Reason::ALL.into_iter().map(count).collect()
+    }
+
+    /// Connections opened to a backend.
+    pub fn opened(&self, id: u32) -> u64 {
+        let element = self.backends.at::<Backend>(id as usize).cast::<u8>();
+        // SAFETY: inside the element.
+        let counter = unsafe { element.add(OPENED_OFFSET) }.cast::<u64>();
+        // SAFETY: an aligned u64 of the mapping.
+        unsafe { AtomicU64::from_ptr(counter.as_ptr()) }.load(Ordering::Relaxed)
+    }
+
+    fn word(&self, id: u32) -> &AtomicU64 {
+        // SAFETY: an aligned u64 of the mapping, which lives as long as `self`.
+        unsafe { AtomicU64::from_ptr(self.services.at::<u64>(id as usize).as_ptr()) }
+    }
+
+    fn write_block(&self, base: u32, words: impl Iterator<Item = u32>) {
+        let start = base as usize * LINE_WORDS as usize;
+        for (index, word) in words.enumerate() {
+            // SAFETY: an aligned u32 of the mapping.
+            let element = unsafe { AtomicU32::from_ptr(self.lines.at::<u32>(start + index).as_ptr()) };
+            element.store(word, Ordering::Relaxed);
+        }
+    }
+
+    fn set_windows(&self, id: u32, windows: u8) {
+        let element = self.backends.at::<Backend>(id as usize).cast::<u8>();
+        // SAFETY: inside the element.
+        let byte = unsafe { element.add(WINDOWS_OFFSET) };
+        // SAFETY: a byte of the mapping.
+        unsafe { AtomicU8::from_ptr(byte.as_ptr()) }.store(windows, Ordering::Release);
+    }
+
+    fn put_frontend(&mut self, key: &FrontendKey, word: FrontendWord) -> Result<(), Refused> {
+        for _ in 0..MEMORY_TRIES {
+            match self.frontends.insert(key.to_bytes(), word.0, BPF_ANY) {
+                Ok(()) => return Ok(()),
+                Err(error) => match os_error(error) {
+                    error if error.raw_os_error() == Some(libc::ENOMEM) => std::thread::sleep(MEMORY_WAIT),
+                    error if error.raw_os_error() == Some(libc::E2BIG) => break,
+                    error => return Err(Refused::Failed(maps::FRONTENDS, error)),
+                },
+            }
+        }
+        Err(Refused::Full(maps::FRONTENDS))
+    }
+}
+
+impl Dataplane for Kernel {
+    fn apply(&mut self, op: &Op) -> Result<(), Refused> {
+        match op {
+            Op::WriteBackend(id, backend) => {
+                let element = self.backends.at::<Backend>(*id as usize);
+                // SAFETY: an element of the mapping that no published block names.
+                unsafe { element.write_volatile(*backend) };
+            }
+            Op::SetWindows(id, windows) => self.set_windows(*id, *windows),
+            Op::WriteBlock(base, header, backends) => {
+                self.write_block(*base, header.words().into_iter().chain(backends.iter().copied()));
+            }
+            // Release: whoever sees the word sees the block and the backends.
+            Op::Publish(id, word) => self.word(*id).store(word.0, Ordering::Release),
+            Op::PutFrontend(key, word) => return self.put_frontend(key, *word),
+            Op::RemoveFrontend(key) => match self.frontends.remove(&key.to_bytes()).map_err(os_error) {
+                Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+                    return Err(Refused::Failed(maps::FRONTENDS, error));
+                }
+                Ok(()) | Err(_) => {}
+            },
+            Op::Barrier => sys::barrier().map_err(|error| Refused::Failed("membarrier", error))?,
+        }
+        Ok(())
+    }
+}
+
+impl Contents for Kernel {
+    fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    fn frontends(&self) -> Vec<(FrontendKey, FrontendWord)> {
+        let entries = self.frontends.iter().filter_map(Result::ok);
+        entries.map(|(key, word)| (FrontendKey::from_bytes(&key), FrontendWord(word))).collect()
+    }
+
+    fn service(&self, id: u32) -> ServiceWord {
+        ServiceWord(self.word(id).load(Ordering::Acquire))
+    }
+
+    fn line(&self, index: u32) -> Line {
+        // SAFETY: an element of the mapping; only this process writes it.
+        unsafe { self.lines.at::<Line>(index as usize).read_volatile() }
+    }
+
+    fn backend(&self, id: u32) -> Backend {
+        // SAFETY: an element of the mapping; the hooks change only its counter.
+        unsafe { self.backends.at::<Backend>(id as usize).read_volatile() }
+    }
+}
+
+const _: () = assert!(HEADER_WORDS < LINE_WORDS);
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<(Map, u32), DataplaneError> {
+    let map = ebpf.take_map(name).ok_or(DataplaneError::Absent(name))?;
+    let data: Option<&MapData> = match &map {
+        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data) => Some(data),
+        _ => None,
+    };
+    let data = data.ok_or_else(|| DataplaneError::Other(name, "it is of another type".into()))?;
+    let info = data.info().map_err(|error| DataplaneError::Other(name, error.to_string()))?;
+    let entries = info.max_entries();
+    Ok((map, entries))
+}
+
+fn memory<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<(Memory, u32), DataplaneError> {
+    let (map, entries) = take(ebpf, name)?;
+    let Map::Array(data) = &map else {
+        return Err(DataplaneError::Other(name, "it is no array".into()));
+    };
+    let memory = Memory::map(data.fd().as_fd(), entries as usize * size_of::<T>());
+    Ok((memory.map_err(|error| DataplaneError::Memory(name, error))?, entries))
+}
+
+fn os_error(error: MapError) -> io::Error {
+    match error {
+        MapError::SyscallError(error) => error.io_error,
+        MapError::KeyNotFound => io::Error::from_raw_os_error(libc::ENOENT),
+        other => io::Error::other(other),
+    }
+}

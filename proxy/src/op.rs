@@ -1,0 +1,88 @@
+//! One operation on the maps. A list of them is valid after every prefix: what an operation names was written
+//! by one before it.
+
+use std::net::IpAddr;
+
+use ebpf::backend::Backend;
+use ebpf::block::{Header, ServiceWord};
+use ebpf::frontend::{FrontendKey, FrontendWord, TCP, UDP};
+use model::Protocol;
+
+use crate::tables::Frontend;
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Writes a backend that nothing names yet.
+    WriteBackend(u32, Backend),
+    /// Changes the windows of a backend in use.
+    SetWindows(u32, u8),
+    /// Writes a block that no service word names yet: first line, header, backend ids.
+    WriteBlock(u32, Header, Vec<u32>),
+    /// Swaps the word of a service.
+    Publish(u32, ServiceWord),
+    /// Adds or changes a frontend.
+    PutFrontend(FrontendKey, FrontendWord),
+    /// Removes a frontend.
+    RemoveFrontend(FrontendKey),
+    /// Waits until no hook holds what was replaced or removed before.
+    Barrier,
+}
+
+/// What applies operations: the kernel, or the fake.
+pub trait Dataplane {
+    /// Applies one operation.
+    ///
+    /// # Errors
+    ///
+    /// Only a hash can refuse: the operation had no effect then.
+    fn apply(&mut self, op: &Op) -> Result<(), Refused>;
+}
+
+/// Why the kernel did not take an operation.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// E2BIG.
+    #[error("the map {0} is full")]
+    Full(&'static str),
+    /// Anything else.
+    #[error("the map {0} cannot be changed: {1}")]
+    Failed(&'static str, std::io::Error),
+}
+
+impl Op {
+    /// Its name in metrics.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::WriteBackend(..) => "write_backend",
+            Self::SetWindows(..) => "set_windows",
+            Self::WriteBlock(..) => "write_block",
+            Self::Publish(..) => "publish",
+            Self::PutFrontend(..) => "put_frontend",
+            Self::RemoveFrontend(..) => "remove_frontend",
+            Self::Barrier => "barrier",
+        }
+    }
+}
+
+impl Frontend {
+    /// The key in the map.
+    pub fn key(&self) -> FrontendKey {
+        let protocol = match self.protocol {
+            Some(protocol) => protocol.number(),
+            None => return FrontendKey::any_port(self.ip.into()),
+        };
+        FrontendKey::new(self.ip.into(), self.port.to_be_bytes(), protocol)
+    }
+
+    /// The frontend of a key; None if the key is none of ours.
+    pub fn from_key(key: &FrontendKey) -> Option<Self> {
+        let protocol = match key.protocol() {
+            TCP => Some(Protocol::Tcp),
+            UDP => Some(Protocol::Udp),
+            0 => None,
+            _ => return None,
+        };
+        Some(Self { ip: IpAddr::from(*key.address()), port: u16::from_be_bytes(key.port()), protocol })
+    }
+}

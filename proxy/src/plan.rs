@@ -1,0 +1,208 @@
+//! The plan: `(Snapshot, Facts) -> Tables`. The planner keeps the last plan and replans only the services
+//! that differ; the result is the same as that of a fresh one. Pure: no clock, no I/O, no logging.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use model::{Member, Name, ObjectName, Snapshot};
+
+use crate::claims::{Claims, Conflict, Rank};
+use crate::contribution::{Contribution, Skip, contribute, skip};
+use crate::tables::{Frontend, ServiceKey, Tables, Target};
+
+/// What this node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Its name.
+    pub name: Name,
+    /// Its zone.
+    pub zone: Option<Name>,
+    /// Where node ports answer (R16).
+    pub addresses: Vec<IpAddr>,
+    /// The addresses on which the daemon answers names itself.
+    pub cluster_dns: Vec<IpAddr>,
+}
+
+/// The planner and its last plan.
+#[derive(Clone, Debug)]
+pub struct Planner {
+    facts: Facts,
+    snapshot: Arc<Snapshot>,
+    tables: Tables,
+    claims: Claims,
+    /// How many services own each address.
+    owners: HashMap<IpAddr, u32>,
+    skipped: BTreeMap<Skip, u64>,
+    /// Services with SCTP ports, which are reported once.
+    sctp: std::collections::BTreeSet<ObjectName>,
+}
+
+impl Planner {
+    /// A planner that has planned nothing.
+    pub fn new(facts: Facts) -> Self {
+        Self {
+            facts,
+            snapshot: Arc::default(),
+            tables: Tables::default(),
+            claims: Claims::default(),
+            owners: HashMap::new(),
+            skipped: BTreeMap::new(),
+            sctp: std::collections::BTreeSet::new(),
+        }
+    }
+
+    /// Plans `snapshot`; costs what changed since the last one, or everything if the facts did.
+    pub fn update(&mut self, snapshot: &Arc<Snapshot>, facts: &Facts) -> &Tables {
+        if self.facts != *facts {
+            *self = Self::new(facts.clone());
+        }
+        let old = std::mem::replace(&mut self.snapshot, Arc::clone(snapshot));
+        let changed: Vec<_> = snapshot.changed_since(&old).collect();
+        // All that goes is taken out before anything comes, so that a frontend may change hands.
+        let mut coming = Vec::with_capacity(changed.len());
+        for change in &changed {
+            let after = change.new.map(|member| (member, contribute(member, &self.facts)));
+            if let Some(member) = change.old {
+                let kept = after.as_ref().filter(|(new, _)| new.service.created == member.service.created);
+                self.withdraw(member, kept.map(|(_, contribution)| contribution));
+            }
+            coming.extend(after);
+        }
+        for (member, contribution) in coming {
+            self.add(member, contribution);
+        }
+        &self.tables
+    }
+
+    /// The last plan.
+    pub const fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// What this node is.
+    pub const fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Every claim that lost (R18).
+    pub fn conflicts(&self) -> Vec<Conflict> {
+        self.claims.conflicts()
+    }
+
+    /// How many services are left out, by reason (R15).
+    pub const fn skipped(&self) -> &BTreeMap<Skip, u64> {
+        &self.skipped
+    }
+
+    /// The services with SCTP ports, which are not programmed (R15).
+    pub fn sctp(&self) -> impl Iterator<Item = &ObjectName> {
+        self.sctp.iter()
+    }
+
+    /// Takes out what `member` had, but for what stays in `kept` as well.
+    fn withdraw(&mut self, member: &Member, kept: Option<&Contribution>) {
+        let had = contribute(member, &self.facts);
+        let name = &member.service.name;
+        let rank = (member.service.created, name.clone());
+        for (frontend, claim) in &had.frontends {
+            if kept.is_some_and(|kept| kept.frontends.get(frontend) == Some(claim)) {
+                continue;
+            }
+            self.unclaim(*frontend, &rank);
+        }
+        for key in had.services.keys() {
+            if !kept.is_some_and(|kept| kept.services.contains_key(key)) {
+                self.tables.services.remove(key);
+            }
+        }
+        for &ip in &had.owned {
+            self.disown(ip);
+        }
+        if let Some(reason) = had.skipped
+            && let Some(count) = self.skipped.get_mut(&reason)
+        {
+            *count -= 1;
+        }
+        if had.sctp {
+            self.sctp.remove(name);
+        }
+    }
+
+    fn add(&mut self, member: &Member, contribution: Contribution) {
+        let name = &member.service.name;
+        let rank = (member.service.created, name.clone());
+        for (key, block) in contribution.services {
+            if self.tables.services.get(&key) != Some(&block) {
+                self.tables.services.insert(key, block);
+            }
+        }
+        for (frontend, claim) in contribution.frontends {
+            self.claim(frontend, &rank, claim);
+        }
+        for ip in contribution.owned {
+            self.own(ip);
+        }
+        if let Some(reason) = contribution.skipped {
+            *self.skipped.entry(reason).or_default() += 1;
+        }
+        if contribution.sctp {
+            self.sctp.insert(name.clone());
+        }
+    }
+
+    fn claim(&mut self, frontend: Frontend, rank: &Rank, claim: (ServiceKey, u16)) {
+        let owner = match self.tables.frontends.get(&frontend) {
+            Some(Target::Service(key, flags)) if key.name == rank.1 => {
+                if *key == claim.0 && *flags == claim.1 {
+                    return;
+                }
+                None
+            }
+            Some(Target::Service(key, flags)) => Some((self.rank(&key.name), (key.clone(), *flags))),
+            Some(Target::Refuse) | None => None,
+        };
+        let winner = self.claims.add(frontend, rank.clone(), claim.clone(), owner);
+        let (key, flags) = winner.unwrap_or(claim);
+        self.tables.frontends.insert(frontend, Target::Service(key, flags));
+    }
+
+    fn unclaim(&mut self, frontend: Frontend, rank: &Rank) {
+        match self.claims.remove(frontend, rank) {
+            Some((key, flags)) => {
+                self.tables.frontends.insert(frontend, Target::Service(key, flags));
+            }
+            None => {
+                self.tables.frontends.remove(&frontend);
+            }
+        }
+    }
+
+    /// The rank of a service that is in the snapshot being planned.
+    fn rank(&self, name: &ObjectName) -> Rank {
+        let created = self.snapshot.services.get(name).map_or(0, |member| member.service.created);
+        (created, name.clone())
+    }
+
+    fn own(&mut self, ip: IpAddr) {
+        let owners = self.owners.entry(ip).or_default();
+        *owners += 1;
+        if *owners == 1 {
+            self.tables.frontends.insert(Frontend::any_port(ip), Target::Refuse);
+        }
+    }
+
+    fn disown(&mut self, ip: IpAddr) {
+        let Some(owners) = self.owners.get_mut(&ip) else { return };
+        *owners -= 1;
+        if *owners == 0 {
+            self.owners.remove(&ip);
+            self.tables.frontends.remove(&Frontend::any_port(ip));
+        }
+    }
+}
+
+/// Whether this node programs the cluster IPs of `service`: only such names wait for "grown".
+pub fn is_programmed(service: &model::Service) -> bool {
+    skip(service).is_none()
+}

@@ -1,0 +1,211 @@
+//! Loads the programs, makes or opens the pinned maps, and keeps the links. The only file with aya's programs.
+//! Programs are loaded anew at each start; a pinned link is given the new one without a gap.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use aya::programs::links::FdLink;
+use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError as AyaError};
+use aya::{Ebpf, EbpfLoader};
+use ebpf::maps;
+
+use crate::current::Sizes;
+use crate::sys;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fairway-ebpf"));
+
+/// The hooks, readers before writers: what connect and sendmsg write, the others can already read. With the
+/// numbers of `enum bpf_attach_type`.
+const HOOKS: [(&str, u32); 8] = [
+    ("getpeername4", 29),
+    ("getpeername6", 30),
+    ("recvmsg4", 19),
+    ("recvmsg6", 20),
+    ("sendmsg4", 14),
+    ("sendmsg6", 15),
+    ("connect4", 10),
+    ("connect6", 11),
+];
+
+/// Why the programs are not in place.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// The pins have no place.
+    #[error("{path} cannot be made: {error}; mount it with `mount -t bpf bpf /sys/fs/bpf`, as root")]
+    Pins {
+        /// The folder.
+        path: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The cgroup cannot be opened.
+    #[error("the cgroup {path} cannot be opened: {error}; name a cgroup v2 directory with --cgroup")]
+    Cgroup {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The kernel does not take the programs or the maps.
+    #[error("the kernel does not take the programs: {0}; it needs CAP_BPF and CAP_NET_ADMIN, and Linux 6.1")]
+    Load(String),
+    /// One hook cannot be attached.
+    #[error("{hook} cannot be attached to {path}: {error}; is it a cgroup v2 directory?")]
+    Attach {
+        /// The hook.
+        hook: &'static str,
+        /// The cgroup.
+        path: PathBuf,
+        /// What the kernel said.
+        error: String,
+    },
+}
+
+/// The loaded programs and where they are attached.
+#[derive(Debug)]
+pub struct Programs {
+    ebpf: Ebpf,
+    cgroup: PathBuf,
+    folder: PathBuf,
+}
+
+impl Programs {
+    /// Loads the programs for a node whose network namespace has the cookie `node_netns`, with the maps pinned
+    /// under `bpf_dir`; sizes count only for maps that are not there yet. Attaches nothing.
+    ///
+    /// # Errors
+    ///
+    /// One sentence that says what to do.
+    pub fn load(cgroup: &Path, bpf_dir: &Path, node_netns: u64, sizes: Sizes) -> Result<Self, ProgramError> {
+        let folder = bpf_dir.join(maps::LAYOUT);
+        std::fs::create_dir_all(&folder)
+            .map_err(|error| ProgramError::Pins { path: folder.clone(), error })?;
+        let ebpf = EbpfLoader::new()
+            .default_map_pin_directory(&folder)
+            .map_pin_path(maps::REVERSE, bpf_dir.join(maps::REVERSE))
+            .map_max_entries(maps::FRONTENDS, sizes.frontends)
+            .map_max_entries(maps::SERVICES, sizes.services)
+            .map_max_entries(maps::SLOTS, sizes.lines)
+            .map_max_entries(maps::BACKENDS, sizes.backends)
+            .map_max_entries(maps::AFFINITY, sizes.lru)
+            .map_max_entries(maps::CHOICE, sizes.lru)
+            .map_max_entries(maps::REVERSE_UDP, sizes.lru)
+            .override_global(maps::NODE_NETNS, &node_netns, true)
+            .load(OBJECT)
+            .map_err(|error| ProgramError::Load(sentence(&error)))?;
+        let mut programs = Self { ebpf, cgroup: cgroup.to_owned(), folder };
+        for (hook, _) in HOOKS {
+            programs.program(hook)?.load().map_err(|error| ProgramError::Load(sentence(&error)))?;
+        }
+        Ok(programs)
+    }
+
+    /// The maps, for the dataplane to take.
+    pub(crate) const fn maps(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Puts the programs to work: pinned links get them, missing links are made. If one hook fails, those made
+    /// here are taken back.
+    ///
+    /// # Errors
+    ///
+    /// The hook and what the kernel said.
+    pub fn attach(&mut self) -> Result<(), ProgramError> {
+        let cgroup = std::fs::File::open(&self.cgroup)
+            .map_err(|error| ProgramError::Cgroup { path: self.cgroup.clone(), error })?;
+        let id = cgroup.metadata().map_or(0, |metadata| metadata.ino());
+        let mut made = Vec::new();
+        for (hook, _) in HOOKS {
+            let result = self.switch(hook, id).and_then(|switched| match switched {
+                true => Ok(()),
+                false => self.make(hook, &cgroup).map(|pin| made.push(pin)),
+            });
+            if let Err(error) = result {
+                // Unpinning drops the last reference, which detaches.
+                made.iter().for_each(|pin| drop(std::fs::remove_file(pin)));
+                return Err(ProgramError::Attach { hook, path: self.cgroup.clone(), error });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every hook runs for sockets of the cgroup, as the kernel says.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel said.
+    pub fn are_effective(&self) -> io::Result<bool> {
+        let cgroup = std::fs::File::open(&self.cgroup)?;
+        for (hook, attach_type) in HOOKS {
+            let Some(link) = sys::open_pinned(&self.pin(hook))? else { return Ok(false) };
+            let (_, program) = sys::link_cgroup(link.as_fd())?;
+            if !sys::effective_programs(cgroup.as_fd(), attach_type)?.contains(&program) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Gives a pinned link the new program. False if there is none that still leads to this cgroup.
+    fn switch(&mut self, hook: &'static str, cgroup: u64) -> Result<bool, String> {
+        let pin = self.pin(hook);
+        let Some(link) = sys::open_pinned(&pin).map_err(|error| error.to_string())? else { return Ok(false) };
+        let here = sys::link_cgroup(link.as_fd()).is_ok_and(|(found, _)| found == cgroup);
+        let program = self.program(hook).map_err(|error| error.to_string())?;
+        let fd = program.fd().map_err(|error| sentence(&error))?;
+        if here && sys::update_link(link.as_fd(), fd.as_fd()).is_ok() {
+            return Ok(true);
+        }
+        // ENOLINK: its cgroup is gone. Or it is another cgroup's. Either way it is of no use here.
+        std::fs::remove_file(&pin).map_err(|error| error.to_string())?;
+        Ok(false)
+    }
+
+    fn make(&mut self, hook: &'static str, cgroup: &std::fs::File) -> Result<PathBuf, String> {
+        let pin = self.pin(hook);
+        let program = self.program(hook).map_err(|error| error.to_string())?;
+        // Links always allow others beside them; the flag for that is for the old interface only.
+        let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(|error| sentence(&error))?;
+        let link = program.take_link(id).map_err(|error| sentence(&error))?;
+        let link = FdLink::try_from(link).map_err(|error| sentence(&error))?;
+        link.pin(&pin).map_err(|error| sentence(&error))?;
+        Ok(pin)
+    }
+
+    fn program(&mut self, hook: &'static str) -> Result<&mut CgroupSockAddr, ProgramError> {
+        let program = self.ebpf.program_mut(hook);
+        let program = program.ok_or_else(|| ProgramError::Load(format!("the object has no {hook}")))?;
+        program.try_into().map_err(|error: AyaError| ProgramError::Load(sentence(&error)))
+    }
+
+    fn pin(&self, hook: &str) -> PathBuf {
+        self.folder.join(format!("link_{hook}"))
+    }
+}
+
+/// Detaches and unpins everything below `bpf_dir`.
+///
+/// # Errors
+///
+/// The first thing that could not be removed.
+pub fn cleanup(bpf_dir: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(bpf_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// An error with its causes, in one line: aya says the last cause only when asked.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}

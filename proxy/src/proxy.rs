@@ -1,0 +1,255 @@
+//! The proxy of a node: planner, current state and kernel, held together for the daemon. It grows and shrinks
+//! when told; it has no task and no timer of its own.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use model::{Name, ObjectName, Snapshot};
+
+use crate::adopt::adopt;
+use crate::claims::Conflict;
+use crate::contribution::Skip;
+use crate::current::{Current, Sizes};
+use crate::dataplane::{DataplaneError, Heartbeat, Kernel};
+use crate::diff::{What, diff, forget_frontend, shrink};
+use crate::op::{Dataplane, Op, Refused};
+use crate::plan::{Facts, Planner};
+use crate::programs::{ProgramError, Programs};
+use crate::sys;
+use crate::tables::{Frontend, ServiceKey, Slot, Tables};
+
+/// What the proxy has to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cgroup v2 directory whose sockets are balanced.
+    pub cgroup: PathBuf,
+    /// Where maps and links are pinned.
+    pub bpf_dir: PathBuf,
+    /// The name of this node.
+    pub node_name: Name,
+    /// Where node ports answer; empty for the primary addresses of the Node (R16).
+    pub node_addresses: Vec<IpAddr>,
+    /// The addresses on which the daemon answers names itself.
+    pub cluster_dns: Vec<IpAddr>,
+    /// The sizes of maps that are made anew.
+    pub sizes: Sizes,
+}
+
+/// Why the proxy cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The programs.
+    #[error(transparent)]
+    Programs(#[from] ProgramError),
+    /// The maps.
+    #[error(transparent)]
+    Maps(#[from] DataplaneError),
+    /// The cookie of the network namespace.
+    #[error("the cookie of this network namespace cannot be read: {0}; it needs Linux 5.14")]
+    Cookie(std::io::Error),
+    /// The pins cannot be removed.
+    #[error("{0} cannot be removed: {1}")]
+    Cleanup(PathBuf, std::io::Error),
+}
+
+/// What one [`Proxy::grow`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Operations applied.
+    pub ops: usize,
+    /// Services that could not be programmed as they should be, with the reason.
+    pub unprogrammed: BTreeMap<ObjectName, String>,
+    /// Claims that lost (R18).
+    pub conflicts: Vec<Conflict>,
+    /// False if nothing was done because the first lists are not complete (R10).
+    pub complete: bool,
+}
+
+/// The proxy of a node.
+pub struct Proxy {
+    config: Config,
+    programs: Programs,
+    kernel: Kernel,
+    planner: Planner,
+    /// None until the first complete snapshot gives names to what is in the maps.
+    current: Option<Current>,
+    ops: BTreeMap<&'static str, u64>,
+}
+
+/// One backend of a service port, with its counter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendState {
+    /// The service port.
+    pub service: ServiceKey,
+    /// The slot.
+    pub slot: Slot,
+    /// Connections opened to it.
+    pub opened: u64,
+}
+
+impl Proxy {
+    /// Loads and attaches the programs in the network namespace of this thread, which is the node's. What is
+    /// pinned keeps working all the while.
+    ///
+    /// # Errors
+    ///
+    /// One sentence that says what to do; nothing is attached that was not before.
+    pub fn open(config: Config) -> Result<Self, Error> {
+        let node_netns = sys::netns_cookie().map_err(Error::Cookie)?;
+        let mut programs = Programs::load(&config.cgroup, &config.bpf_dir, node_netns, config.sizes)?;
+        let kernel = Kernel::open(programs.maps())?;
+        programs.attach()?;
+        let planner = Planner::new(Facts {
+            name: config.node_name.clone(),
+            zone: None,
+            addresses: config.node_addresses.clone(),
+            cluster_dns: config.cluster_dns.clone(),
+        });
+        Ok(Self { config, programs, kernel, planner, current: None, ops: BTreeMap::new() })
+    }
+
+    /// Makes the kernel serve everything that `snapshot` asks for. Takes nothing away.
+    pub fn grow(&mut self, snapshot: &Arc<Snapshot>, now: Instant) -> Outcome {
+        if !snapshot.is_complete() {
+            return Outcome::default();
+        }
+        let facts = self.facts(snapshot);
+        let desired = self.planner.update(snapshot, &facts).clone();
+        let current = self.current.get_or_insert_with(|| adopt(&self.kernel, &desired));
+        let changes = diff(current, &desired, now);
+        let mut outcome =
+            Outcome { complete: true, conflicts: self.planner.conflicts(), ..Outcome::default() };
+        for unfit in changes.unfit {
+            let reason = format!("the map {} is full", unfit.map);
+            outcome.unprogrammed.insert(blame(&unfit.what), reason);
+        }
+        for op in &changes.ops {
+            outcome.ops += 1;
+            *self.ops.entry(op.kind()).or_default() += 1;
+            if let Err(refused) = self.kernel.apply(op) {
+                Self::take_back(current, op, &refused, &mut outcome);
+            }
+        }
+        outcome
+    }
+
+    /// Takes away what has not been wanted for long enough. When to call again, if something is left.
+    pub fn shrink(&mut self, now: Instant) -> Option<Instant> {
+        let current = self.current.as_mut()?;
+        let (ops, next) = shrink(current, now);
+        for op in &ops {
+            *self.ops.entry(op.kind()).or_default() += 1;
+            if let Err(refused) = self.kernel.apply(op) {
+                tracing::warn!(%refused, kind = op.kind(), "what is not wanted stays in the kernel");
+            }
+        }
+        next
+    }
+
+    /// The handle that tells the hooks that the daemon answers names.
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.kernel.heartbeat()
+    }
+
+    /// What is in the kernel, by name.
+    pub fn tables(&self) -> Tables {
+        self.current.as_ref().map(|current| current.tables().clone()).unwrap_or_default()
+    }
+
+    /// Every backend with its counter, in order.
+    pub fn backends(&self) -> Vec<BackendState> {
+        let Some(current) = &self.current else { return Vec::new() };
+        let state = |service: &ServiceKey, slot: &Slot, id: u32| BackendState {
+            service: service.clone(),
+            slot: *slot,
+            opened: self.kernel.opened(id),
+        };
+        let services = current.tables().services.iter();
+        services
+            .flat_map(|(key, block)| {
+                let ids = current.backend_ids(key).iter();
+                std::iter::zip(&block.slots, ids).map(move |(slot, &id)| state(key, slot, id))
+            })
+            .collect()
+    }
+
+    /// The planner, for what it knows beside the tables.
+    pub const fn planner(&self) -> &Planner {
+        &self.planner
+    }
+
+    /// The kernel's maps.
+    pub const fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// Operations applied so far, by kind.
+    pub const fn ops(&self) -> &BTreeMap<&'static str, u64> {
+        &self.ops
+    }
+
+    /// Whether every hook runs for sockets of the cgroup, as the kernel says.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel said.
+    pub fn is_effective(&self) -> std::io::Result<bool> {
+        self.programs.are_effective()
+    }
+
+    /// Puts the programs back where they belong, if somebody else took them away.
+    ///
+    /// # Errors
+    ///
+    /// The hook and what the kernel said.
+    pub fn attach_again(&mut self) -> Result<(), Error> {
+        Ok(self.programs.attach()?)
+    }
+
+    /// Ends this process' part. The kernel goes on with what it has.
+    pub fn close(self) {
+        self.kernel.heartbeat().stop();
+    }
+
+    fn facts(&self, snapshot: &Snapshot) -> Facts {
+        let node = snapshot.nodes.get(&self.config.node_name);
+        let addresses = if self.config.node_addresses.is_empty() {
+            node.map(|node| node.primary_addresses().collect()).unwrap_or_default()
+        } else {
+            self.config.node_addresses.clone()
+        };
+        Facts {
+            name: self.config.node_name.clone(),
+            zone: node.and_then(|node| node.zone.clone()),
+            addresses,
+            cluster_dns: self.config.cluster_dns.clone(),
+        }
+    }
+
+    /// What the kernel did not take is not there; the next diff tries again.
+    fn take_back(current: &mut Current, op: &Op, refused: &Refused, outcome: &mut Outcome) {
+        let Op::PutFrontend(key, _) = op else { return };
+        let Some(frontend) = Frontend::from_key(key) else { return };
+        let service = current.tables.frontends.get(&frontend).and_then(|target| target.service().cloned());
+        forget_frontend(current, &frontend);
+        outcome.unprogrammed.insert(blame(&What::Frontend(frontend, service)), refused.to_string());
+    }
+}
+
+impl Proxy {
+    /// How many services are left out, by reason (R15).
+    pub const fn skipped(&self) -> &BTreeMap<Skip, u64> {
+        self.planner.skipped()
+    }
+}
+
+fn blame(what: &What) -> ObjectName {
+    match what {
+        What::Service(key) => key.name.clone(),
+        What::Frontend(_, Some(key)) => key.name.clone(),
+        What::Frontend(frontend, None) => ObjectName::cluster_scoped(frontend.to_string()),
+    }
+}

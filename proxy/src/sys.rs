@@ -1,0 +1,223 @@
+//! System calls that aya has no words for: bpf(2) on links and programs, membarrier(2), mmap of a map, and
+//! cookies. The only file that calls them; it never decides anything.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr::NonNull;
+
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_PROG_QUERY: libc::c_long = 16;
+const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_F_QUERY_EFFECTIVE: u32 = 1;
+const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
+
+/// The start of `union bpf_attr` for BPF_OBJ_GET.
+#[repr(C)]
+struct ObjGet {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// For BPF_LINK_UPDATE.
+#[repr(C)]
+struct LinkUpdate {
+    link: u32,
+    new_program: u32,
+    flags: u32,
+    old_program: u32,
+}
+
+/// For BPF_PROG_QUERY.
+#[repr(C)]
+struct ProgQuery {
+    target: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    ids: u64,
+    count: u32,
+    padding: u32,
+}
+
+/// For BPF_OBJ_GET_INFO_BY_FD.
+#[repr(C)]
+struct ObjInfo {
+    fd: u32,
+    len: u32,
+    info: u64,
+}
+
+/// The start of `struct bpf_link_info` for a cgroup link.
+#[repr(C)]
+#[derive(Default)]
+struct CgroupLinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    padding: u32,
+    cgroup: u64,
+    attach_type: u32,
+    tail: u32,
+}
+
+/// Opens what is pinned at `path`; None if nothing is.
+pub(crate) fn open_pinned(path: &Path) -> io::Result<Option<OwnedFd>> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attr = ObjGet { path: path.as_ptr() as u64, fd: 0, flags: 0 };
+    match bpf(BPF_OBJ_GET, &attr) {
+        Ok(fd) => Ok(Some(owned(fd))),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives a link another program, without a moment in between. ENOLINK: its cgroup is gone.
+pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let attr = LinkUpdate { link: raw(link), new_program: raw(program), flags: 0, old_program: 0 };
+    bpf(BPF_LINK_UPDATE, &attr).map(drop)
+}
+
+/// The id of the cgroup that a link is attached to, and of its program; the cgroup is 0 if it is gone.
+pub(crate) fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<(u64, u32)> {
+    let mut info = CgroupLinkInfo::default();
+    #[expect(clippy::cast_possible_truncation, reason = "a few bytes")]
+    let len = size_of::<CgroupLinkInfo>() as u32;
+    let attr = ObjInfo { fd: raw(link), len, info: (&raw mut info) as u64 };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &attr)?;
+    Ok((info.cgroup, info.program))
+}
+
+/// The ids of the programs that run for sockets of a cgroup, those of its ancestors included.
+pub(crate) fn effective_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    let mut ids = [0_u32; 64];
+    let mut attr = ProgQuery {
+        target: raw(cgroup),
+        attach_type,
+        query_flags: BPF_F_QUERY_EFFECTIVE,
+        attach_flags: 0,
+        ids: ids.as_mut_ptr() as u64,
+        count: 64,
+        padding: 0,
+    };
+    bpf_mut(BPF_PROG_QUERY, &mut attr)?;
+    Ok(ids[..attr.count.min(64) as usize].to_vec())
+}
+
+/// Waits until no CPU runs a hook that began before: membarrier(GLOBAL) is synchronize_rcu.
+pub(crate) fn barrier() -> io::Result<()> {
+    // SAFETY: a system call without pointers.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The cookie of this thread's network namespace.
+pub fn netns_cookie() -> io::Result<u64> {
+    // SAFETY: a system call without pointers.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let socket = owned(libc::c_long::from(fd));
+    let mut cookie = 0_u64;
+    let mut len: libc::socklen_t = 8;
+    // SAFETY: the option writes at most `len` bytes to `cookie`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
+}
+
+/// CLOCK_MONOTONIC in nanoseconds, the clock of bpf_ktime_get_ns.
+pub(crate) fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is valid for the write; this clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+}
+
+/// A mmapable map, in memory.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the memory is shared with the kernel anyway; every access goes through raw pointers.
+unsafe impl Send for Memory {}
+// SAFETY: as above; concurrent accesses are single aligned loads and stores.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Maps `len` bytes of a map.
+    pub(crate) fn map(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                map.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start =
+            NonNull::new(start.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
+        Ok(Self { start, len })
+    }
+
+    /// The element `index` of an array of `T`.
+    ///
+    /// # Panics
+    ///
+    /// If the array has no such element.
+    pub(crate) fn at<T>(&self, index: usize) -> NonNull<T> {
+        let offset = index * size_of::<T>();
+        assert!(offset + size_of::<T>() <= self.len, "element {index} is beyond the map");
+        // SAFETY: inside the mapping, as just asserted.
+        unsafe { self.start.add(offset) }.cast()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nothing outlives it.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<libc::c_long> {
+    // SAFETY: the kernel reads no more than the size says, and these commands write nothing to `attr`.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn bpf_mut<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: the kernel reads and writes no more than the size says.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn raw(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_fd().as_raw_fd().unsigned_abs()
+}
+
+fn owned(fd: libc::c_long) -> OwnedFd {
+    let fd = i32::try_from(fd).expect("the kernel hands out descriptors of 32 bits");
+    // SAFETY: the kernel has just handed it out, and nobody else has it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
