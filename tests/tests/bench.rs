@@ -6,7 +6,7 @@ use tests::{Kind, Node, OUTSIDE4, OUTSIDE6, Options, root_or_skip};
 
 /// Makes a node without a daemon; None without root.
 fn node() -> Option<Node> {
-    root_or_skip().then(|| Node::create(Options::default()).unwrap())
+    root_or_skip().then(|| Node::create(Options::default()).expect("a node can be made on this machine"))
 }
 
 #[test]

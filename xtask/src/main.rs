@@ -3,6 +3,7 @@
 //! It must build on a bare machine, before anything is set up, so it depends on nothing that needs the
 //! kernel programs. People and `.ci/run` call it; nothing else does.
 
+mod demo;
 mod say;
 mod setup;
 mod shell;
@@ -24,6 +25,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a node on this machine: pods, curl through services, dig for names; show what came back.
+    Demo,
     /// Find or install what this machine lacks; a second run does nothing.
     Setup,
     /// Set up, build, and run every test; the last line is `N passed, N failed, N skipped`.
@@ -34,6 +37,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Demo => demo::run(),
         Command::Setup => setup::run(),
         Command::Test(arguments) => testing::run(&arguments),
         Command::Tidy => tidy::run(),

@@ -1,6 +1,6 @@
 //! A DNS server outside the cluster with a handful of names: there is no internet in a test.
 //!
-//! `NAME.example.com` has the address 198.51.100.80 and no IPv6 address; anything else does not exist.
+//! `NAME.example.com` has the address 198.51.100.1 and no IPv6 address; anything else does not exist.
 //! UDP only, one question a message, written by hand so that it shares no code with what it tests.
 
 use std::net::{SocketAddr, UdpSocket};
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::print;
 
-const ADDRESS: [u8; 4] = [198, 51, 100, 80];
+const ADDRESS: [u8; 4] = [198, 51, 100, 1];
 const TYPE_A: u16 = 1;
 
 /// Answers until it is killed.
