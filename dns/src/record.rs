@@ -13,7 +13,7 @@ pub struct RecordType(pub u16);
 /// The class IN.
 pub const CLASS_IN: u16 = 1;
 /// The class ANY.
-pub const CLASS_ANY: u16 = 255;
+pub(crate) const CLASS_ANY: u16 = 255;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]

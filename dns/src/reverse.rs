@@ -84,7 +84,7 @@ pub(crate) fn cut(range: &Range, ours: &[IpNet]) -> Option<Cut> {
 }
 
 /// The reverse name of an address.
-pub fn name_of(address: IpAddr) -> DomainName {
+pub(crate) fn name_of(address: IpAddr) -> DomainName {
     let text = match address {
         IpAddr::V4(ip) => {
             let [a, b, c, d] = ip.octets();

@@ -151,7 +151,7 @@ impl Request {
 
 /// What goes into an answer.
 #[derive(Clone, Debug, Default)]
-pub struct Contents {
+pub(crate) struct Contents {
     /// The code; default no error.
     pub rcode: u16,
     /// AA.
@@ -167,7 +167,7 @@ pub struct Contents {
 }
 
 /// Writes the answer to a request.
-pub fn write(request: &Request, contents: &Contents) -> Vec<u8> {
+pub(crate) fn write(request: &Request, contents: &Contents) -> Vec<u8> {
     let opt = request.edns.map(|edns| opt_record(edns, contents)).unwrap_or_default();
     let mut writer = Writer::new(request.limit() - opt.len());
     writer.header(request, contents);
@@ -190,7 +190,7 @@ pub fn write(request: &Request, contents: &Contents) -> Vec<u8> {
 }
 
 /// Writes the answer to what is no request: a header alone.
-pub fn write_refusal(head: Head, rcode: Rcode) -> Vec<u8> {
+pub(crate) fn write_refusal(head: Head, rcode: Rcode) -> Vec<u8> {
     let flags = Head::RESPONSE | Head::RECURSION_AVAILABLE | (rcode.0 & 15);
     let kept = head.flags & (Head::OPCODE | Head::RECURSION_DESIRED);
     let mut octets = Vec::with_capacity(HEADER);
