@@ -2,9 +2,11 @@
 //! over one channel, and both say what they could not take through [`Reports`]. Nothing else in the daemon
 //! knows which of the two it is.
 
+mod connection;
 pub mod convert;
+pub mod kube;
 pub mod manifests;
-pub mod report;
+mod report;
 
 use std::path::PathBuf;
 
@@ -12,6 +14,7 @@ use model::Event;
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
+pub use connection::Connection;
 pub use report::{Part, Problem, Reason, Reports};
 
 /// Why a source cannot run.
@@ -36,6 +39,17 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The kubeconfig cannot be used.
+    #[error("cannot use the kubeconfig {}: {error}", path.display())]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: String,
+    },
+    /// Nothing says where the API server is.
+    #[error("no manifests, no kubeconfig and no service account to find the cluster by: {0}")]
+    NoCluster(String),
 }
 
 fn watch_advice(error: &std::io::Error) -> &'static str {
@@ -51,6 +65,8 @@ fn watch_advice(error: &std::io::Error) -> &'static str {
 pub enum SourceConfig {
     /// A folder of manifests.
     Manifests(manifests::Config),
+    /// The Kubernetes API.
+    Kube(kube::Config),
 }
 
 /// Sends what the cluster says, first as complete lists and then as changes, until `cancel` or until nobody
@@ -63,5 +79,6 @@ pub async fn run(
 ) -> Result<(), Error> {
     match config {
         SourceConfig::Manifests(config) => manifests::run(config, events, reports, cancel).await,
+        SourceConfig::Kube(config) => kube::run(config, events, reports, cancel).await,
     }
 }

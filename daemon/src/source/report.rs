@@ -4,12 +4,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+
+use super::Connection;
 
 /// How many standing problems of one part are kept; more are only counted.
 const KEPT: usize = 1_000;
@@ -62,6 +66,7 @@ pub struct Reports {
     standing: Arc<Mutex<BTreeMap<Part, Vec<Problem>>>>,
     seen: Family<ReasonLabel, Counter>,
     open: Gauge,
+    connection: Arc<watch::Sender<Connection>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -116,6 +121,25 @@ impl Reports {
         standing.insert(part, problems);
         let open = standing.values().map(Vec::len).sum::<usize>();
         self.open.set(i64::try_from(open).unwrap_or(i64::MAX));
+    }
+
+    /// Whether the source hears from the cluster, now and from now on.
+    pub fn connection(&self) -> watch::Receiver<Connection> {
+        self.connection.subscribe()
+    }
+
+    /// The cluster has been heard from.
+    pub(super) fn heard(&self) {
+        if self.connection.send_if_modified(Connection::heard) {
+            tracing::info!("the cluster is there");
+        }
+    }
+
+    /// An attempt to hear from the cluster failed at `now`.
+    pub(super) fn failed(&self, now: SystemTime, error: &str) {
+        if self.connection.send_if_modified(|connection| connection.failed(now, error)) {
+            tracing::warn!(error, "the cluster is away; what is known stays");
+        }
     }
 
     /// What stands now.

@@ -107,11 +107,11 @@ fn addresses<'h>(
 }
 
 fn no_address(name: &ObjectName, family: Family, cidr: Option<&IpNet>) -> Problem {
-    let text = match cidr {
-        Some(cidr) => format!("Service {name}: no address is left in {cidr}"),
-        None => format!("Service {name}: spec.ipFamilies: the cluster has no {} service range", family.as_str()),
-    };
-    Problem::new(Reason::Exhausted, text)
+    if let Some(cidr) = cidr {
+        return Problem::new(Reason::Exhausted, format!("Service {name}: no address is left in {cidr}"));
+    }
+    let text = format!("Service {name}: spec.ipFamilies: the cluster has no {} service range", family.as_str());
+    Problem::new(Reason::BadObject, text)
 }
 
 fn has_family(service: &Service, family: Family) -> bool {

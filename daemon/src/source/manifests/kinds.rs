@@ -124,7 +124,8 @@ fn wanted(expected: &str) -> &str {
         "a boolean" => "true or false",
         "a sequence" => "a list",
         "a map" => "an object",
-        // The API's structs, and its `int or string`.
+        "IntOrString" => "an integer or a string",
+        // The API's structs.
         other if other.starts_with(char::is_uppercase) || other.starts_with("struct ") => "an object",
         other => other,
     }

@@ -89,7 +89,9 @@ fn yaml_fault(error: &serde_saphyr::Error, first_line: usize) -> String {
     let line = error.location().map_or(1, |location| usize::try_from(location.line()).unwrap_or(1).max(1));
     let text = error.to_string();
     let text = text.lines().next().unwrap_or_default();
+    // The line is said in front, counted in the file; options of the parser are nobody's business.
     let text = text.split(" at line ").next().unwrap_or_default();
+    let text = text.split(", set DuplicateKeyPolicy").next().unwrap_or_default();
     format!("line {}: not YAML: {text}", first_line + line - 1)
 }
 
@@ -162,7 +164,7 @@ impl Reader<'_> {
             }
             // A slice that a node has no use for (R11).
             Ok(None) => {
-                let content = Content::Unused("EndpointSlice without service or addresses".to_owned());
+                let content = Content::Unused("EndpointSlice of names or of no service".to_owned());
                 self.documents.push(Document { place: place.to_owned(), id: Some(id), content });
             }
             Err(fault) => self.bad(place, Some(id), Reason::BadObject, &fault),

@@ -38,6 +38,7 @@ pub(crate) async fn run(
 ) -> Result<(), Error> {
     let mut shell = Shell::new(config)?;
     let mut pending = shell.start()?;
+    reports.heard();
     loop {
         reports.replace(Part::Manifests, shell.problems());
         for event in pending {
