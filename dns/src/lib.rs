@@ -6,6 +6,7 @@
 
 mod answer;
 mod bundle;
+mod dump;
 mod forward;
 mod metrics;
 mod name;
@@ -23,6 +24,7 @@ mod zone;
 
 pub use answer::{Answer, Found, answer, reverse_question};
 pub use bundle::{Bundle, ClusterNames, HeadlessNames, HeadlessPort, Host, Port, Shape};
+pub use dump::lookup;
 pub use forward::Forwarder;
 pub use metrics::Metrics;
 pub use name::DomainName;
