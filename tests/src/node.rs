@@ -98,11 +98,19 @@ impl Node {
     /// # Errors
     /// It ended or did not become ready.
     pub fn start_daemon(&mut self) -> Result<()> {
+        self.daemon = Some(self.spawn_daemon()?);
+        Ok(())
+    }
+
+    /// The same, for a caller who keeps the daemon: whoever uses the node meanwhile.
+    ///
+    /// # Errors
+    /// It ended or did not become ready.
+    pub fn spawn_daemon(&self) -> Result<Daemon> {
         let mut command = process::in_cgroup(&self.cgroup, &self.fairway);
         command.arg("run").arg("--manifests").arg(self.manifests()).args(self.run_flags());
         command.env("RUST_LOG", "debug");
-        self.daemon = Some(Daemon::start(command, &self.namespace(), &self.run_dir(), &self.log())?);
-        Ok(())
+        Daemon::start(command, &self.namespace(), &self.run_dir(), &self.log())
     }
 
     /// The running daemon.

@@ -1,0 +1,12 @@
+//! The scenarios of a service proxy, end to end: the real daemon in a network namespace, driven by a folder of
+//! manifests, asked by real sockets. One test a scenario; its number is in its name.
+//!
+//! Backends are servers on addresses of the node's loopback where a pod around them would prove nothing more.
+
+mod affinity;
+mod balancing;
+mod endpoints;
+mod leaving;
+mod services;
+mod sockets;
+mod yaml;
