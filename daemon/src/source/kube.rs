@@ -24,9 +24,9 @@ use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::Error;
 use super::convert::{self, BadObject};
 use super::report::{Part, Problem, Reason, Reports};
-use super::Error;
 
 /// Servers from this minor version on stream their lists by default (KEP-3157).
 const STREAMING_SINCE: u32 = 34;
@@ -77,7 +77,10 @@ pub(super) async fn run(
 async fn client(kubeconfig: Option<&Path>) -> Result<Client, Error> {
     let config = match kubeconfig {
         Some(path) => {
-            let refused = |error: String| Error::Kubeconfig { path: path.to_owned(), error };
+            let refused =
+                |error: String| Error::Kubeconfig { path: path.to_owned(), error: first_line(&error) };
+            // The crate's own words for this name the file once more.
+            std::fs::File::open(path).map_err(|error| refused(error.to_string()))?;
             let read = Kubeconfig::read_from(path).map_err(|error| refused(error.to_string()))?;
             ::kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
                 .await
@@ -86,6 +89,11 @@ async fn client(kubeconfig: Option<&Path>) -> Result<Client, Error> {
         None => ::kube::Config::infer().await.map_err(|error| Error::NoCluster(error.to_string()))?,
     };
     Client::try_from(config).map_err(|error| Error::NoCluster(error.to_string()))
+}
+
+/// The sentence of an error that goes on with an excerpt.
+fn first_line(error: &str) -> String {
+    error.lines().next().unwrap_or_default().to_owned()
 }
 
 /// What the first answer of the server says.
@@ -201,7 +209,10 @@ fn is_streaming(major: &str, minor: &str) -> bool {
 
 /// A type of the API that can be watched.
 trait Watchable: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
-impl<K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Watchable for K {}
+impl<K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Watchable
+    for K
+{
+}
 
 /// The watch of one kind.
 struct Watch<K> {

@@ -28,9 +28,7 @@ pub struct Problem {
 }
 
 /// Why something was not taken.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, EncodeLabelValue,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, EncodeLabelValue)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// A file or folder cannot be read.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as api;
 use model::{
-    Conditions, Endpoint, EndpointPort, EndpointSlice, Endpoints, EndpointsSubset, Hints, Kind, Name, ObjectName,
+    Conditions, Endpoint, EndpointPort, EndpointSlice, Endpoints, EndpointsSubset, Hints, Kind, Name,
+    ObjectName,
 };
 
 use super::{BadObject, Fault, Wrong, dns_label, ip, label, object_name, port};

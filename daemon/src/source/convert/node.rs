@@ -39,7 +39,11 @@ fn convert_node(object: &api::Node) -> Result<Node, Fault> {
         addresses,
         pod_cidrs: object.spec.as_ref().map_or(Ok(Vec::new()), pod_cidrs)?,
         leaving: object.metadata.deletion_timestamp.is_some()
-            || object.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).any(|taint| taint.key == LEAVING),
+            || object
+                .spec
+                .iter()
+                .flat_map(|spec| spec.taints.iter().flatten())
+                .any(|taint| taint.key == LEAVING),
     })
 }
 
@@ -81,7 +85,8 @@ fn pod_ips(status: &api::PodStatus) -> Result<Vec<std::net::IpAddr>, Fault> {
         }
         _ => {
             let place = |index| format!("status.podIPs[{index}].ip");
-            let each = |(index, item): (usize, &api::PodIP)| ip(&item.ip).map_err(|wrong| wrong.at(place(index)));
+            let each =
+                |(index, item): (usize, &api::PodIP)| ip(&item.ip).map_err(|wrong| wrong.at(place(index)));
             all.iter().enumerate().map(each).collect()
         }
     }

@@ -35,7 +35,9 @@ fn convert(object: &api::Service) -> Result<Service, Fault> {
         ServiceKind::ClusterIp | ServiceKind::NodePort | ServiceKind::LoadBalancer => cluster_ips(spec)?,
     };
     if cluster_ips == ClusterIps::Headless && has_node_ports(&kind) {
-        return Err(Wrong::Clash("a headless service cannot be a NodePort or LoadBalancer").at("spec.clusterIP"));
+        return Err(
+            Wrong::Clash("a headless service cannot be a NodePort or LoadBalancer").at("spec.clusterIP")
+        );
     }
     Ok(Service {
         created: object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),

@@ -43,7 +43,8 @@ pub(crate) fn families(service: &WrittenService, cidrs: &[IpNet]) -> Vec<Family>
     let mut families: Vec<Family> = service.service.cluster_ips().iter().copied().map(Family::of).collect();
     let cluster = cidrs.iter().map(|cidr| Family::of(cidr.addr()));
     let wish = &service.families;
-    families.extend(wish.written.iter().copied().filter(|family| !families.contains(family)).collect::<Vec<_>>());
+    families
+        .extend(wish.written.iter().copied().filter(|family| !families.contains(family)).collect::<Vec<_>>());
     match wish.policy {
         FamilyPolicy::Single => {
             if families.is_empty() {
@@ -78,7 +79,8 @@ fn addresses<'h>(
                 continue;
             }
             let kept = kept.iter().copied().find(|ip| Family::of(*ip) == family);
-            let usable = |ip: &IpAddr| ranges.cidrs.iter().any(|cidr| cidr.contains(ip)) && !taken.contains(ip);
+            let usable =
+                |ip: &IpAddr| ranges.cidrs.iter().any(|cidr| cidr.contains(ip)) && !taken.contains(ip);
             match kept.filter(usable) {
                 Some(ip) => {
                     taken.insert(ip);
@@ -110,7 +112,8 @@ fn no_address(name: &ObjectName, family: Family, cidr: Option<&IpNet>) -> Proble
     if let Some(cidr) = cidr {
         return Problem::new(Reason::Exhausted, format!("Service {name}: no address is left in {cidr}"));
     }
-    let text = format!("Service {name}: spec.ipFamilies: the cluster has no {} service range", family.as_str());
+    let text =
+        format!("Service {name}: spec.ipFamilies: the cluster has no {} service range", family.as_str());
     Problem::new(Reason::BadObject, text)
 }
 
@@ -169,12 +172,16 @@ fn ports<'h>(
     services: &mut [WrittenService],
     held: &impl Fn(&ObjectName) -> Option<&'h Service>,
 ) -> Vec<Problem> {
-    let mut taken: BTreeSet<u16> = services.iter().flat_map(|service| written_ports(&service.service)).collect();
+    let mut taken: BTreeSet<u16> =
+        services.iter().flat_map(|service| written_ports(&service.service)).collect();
     let mut missing = Vec::new();
     for (index, service) in services.iter_mut().enumerate() {
         let kept = held(&service.service.name);
         for wanted in wanted_ports(index, service) {
-            match kept.and_then(|kept| port_of(kept, &service.service, wanted)).filter(|port| taken.insert(*port)) {
+            match kept
+                .and_then(|kept| port_of(kept, &service.service, wanted))
+                .filter(|port| taken.insert(*port))
+            {
                 Some(port) => set_port(&mut service.service, wanted, port),
                 None => missing.push(wanted),
             }
@@ -221,7 +228,8 @@ fn port_of(kept: &Service, service: &Service, wanted: Wanted) -> Option<u16> {
         Wanted::Health(_) => kept.load_balancer.health_check_port,
         Wanted::Port(_, at) => {
             let port = service.ports.get(at)?;
-            let same = |other: &&model::ServicePort| (other.port, other.protocol) == (port.port, port.protocol);
+            let same =
+                |other: &&model::ServicePort| (other.port, other.protocol) == (port.port, port.protocol);
             kept.ports.iter().find(same)?.node_port
         }
     }

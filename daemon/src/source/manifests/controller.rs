@@ -52,7 +52,8 @@ fn number(port: &ServicePort, target: &Target, pod: &Record) -> Option<u16> {
         Target::Number(number) => Some(*number),
         Target::Name(name) => {
             let named = |from: &&sandbox::ContainerPort| {
-                from.name.as_deref() == Some(&**name) && protocol_word(&from.protocol) == port.protocol.as_str()
+                from.name.as_deref() == Some(&**name)
+                    && protocol_word(&from.protocol) == port.protocol.as_str()
             };
             pod.ports.iter().find(named).map(|from| from.container_port)
         }
@@ -99,7 +100,8 @@ fn slice(
     let suffix = hash(&format!("{} {ports:?}", family.as_str())) & 0xffff_ffff;
     let written = service.service.ports.iter();
     let ports = written.filter_map(|port| {
-        let (_, _, number) = ports.iter().find(|(name, word, _)| *name == port.name && *word == port.protocol.as_str())?;
+        let (_, _, number) =
+            ports.iter().find(|(name, word, _)| *name == port.name && *word == port.protocol.as_str())?;
         Some(EndpointPort { name: port.name.clone(), protocol: port.protocol, port: *number })
     });
     EndpointSlice {

@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use model::{
-    ClusterIps, LoadBalancer, ObjectName, Protocol, Service, ServiceKind, ServicePort, Traffic,
-};
+use model::{ClusterIps, LoadBalancer, ObjectName, Protocol, Service, ServiceKind, ServicePort, Traffic};
 
 use super::allocate::address_at;
 use super::written::{FamilyPolicy, FamilyWish, Target, WrittenService};

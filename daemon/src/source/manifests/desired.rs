@@ -160,7 +160,8 @@ impl Desired {
         for service in services.iter().filter(|service| !service.selector.is_empty()) {
             let name = &service.service.name;
             if self.objects.remove(&(Kind::Endpoints, name.clone())).is_some() {
-                let text = format!("Endpoints {name}: without effect, the Service of that name has a selector");
+                let text =
+                    format!("Endpoints {name}: without effect, the Service of that name has a selector");
                 self.problems.push(Problem::new(Reason::Shadowed, text));
             }
             let families: Vec<Family> = allocate::families(service, &cluster.service_cidrs);
@@ -200,7 +201,8 @@ fn put_well_known(services: &mut Vec<WrittenService>, service: WrittenService, i
     if !services.iter().any(|written| written.service.name == name) {
         services.push(service);
     }
-    let claimed = services.iter().any(|written| written.service.cluster_ips().iter().any(|own| Some(*own) == ip));
+    let claimed =
+        services.iter().any(|written| written.service.cluster_ips().iter().any(|own| Some(*own) == ip));
     let service = services.iter_mut().find(|written| written.service.name == name);
     if let (Some(service), Some(ip), false) = (service, ip, claimed)
         && service.wants_addresses()
@@ -229,7 +231,8 @@ impl std::fmt::Display for Claim {
 }
 
 fn claims(service: &Service) -> Vec<(Claim, String)> {
-    let addresses = service.cluster_ips().iter().map(|ip| (Claim::Address(*ip), "spec.clusterIPs".to_owned()));
+    let addresses =
+        service.cluster_ips().iter().map(|ip| (Claim::Address(*ip), "spec.clusterIPs".to_owned()));
     let ports = service.ports.iter().enumerate().filter_map(|(index, port)| {
         let claim = Claim::NodePort(port.node_port?, port.protocol.as_str());
         Some((claim, format!("spec.ports[{index}].nodePort")))

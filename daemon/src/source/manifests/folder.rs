@@ -100,7 +100,9 @@ impl Folder {
     }
 
     fn documents(&self) -> impl Iterator<Item = (&str, &Document)> {
-        self.files.iter().flat_map(|(name, file)| file.documents.iter().map(move |document| (name.as_str(), document)))
+        self.files
+            .iter()
+            .flat_map(|(name, file)| file.documents.iter().map(move |document| (name.as_str(), document)))
     }
 
     /// One line for all objects that a node has no use for.
@@ -112,7 +114,8 @@ impl Folder {
             }
         }
         let words: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        (!words.is_empty()).then(|| Problem::new(Reason::UnusedKind, format!("ignored: {}", words.join(", "))))
+        (!words.is_empty())
+            .then(|| Problem::new(Reason::UnusedKind, format!("ignored: {}", words.join(", "))))
     }
 }
 

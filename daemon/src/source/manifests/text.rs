@@ -104,7 +104,8 @@ struct Chunk {
 fn chunks(text: &str) -> Vec<Chunk> {
     let mut chunks = vec![Chunk { text: String::new(), first_line: 1 }];
     for (index, line) in text.trim_start_matches('\u{feff}').split_inclusive('\n').enumerate() {
-        let marker = line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
+        let marker =
+            line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
         if let Some(rest) = marker {
             // What stands behind the dashes belongs to the document; spaces keep the columns.
             chunks.push(Chunk { text: format!("   {rest}"), first_line: index + 1 });

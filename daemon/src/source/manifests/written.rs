@@ -141,8 +141,12 @@ fn target(index: usize, from: &api::ServicePort) -> Result<Target, Fault> {
             Ok(Target::Name(name.as_str().into()))
         }
         // The API's default: the target port is the port.
-        None | Some(IntOrString::Int(0)) => port(from.port).map(Target::Number).map_err(|wrong| wrong.at(field())),
-        Some(IntOrString::Int(number)) => port(*number).map(Target::Number).map_err(|wrong| wrong.at(field())),
+        None | Some(IntOrString::Int(0)) => {
+            port(from.port).map(Target::Number).map_err(|wrong| wrong.at(field()))
+        }
+        Some(IntOrString::Int(number)) => {
+            port(*number).map(Target::Number).map_err(|wrong| wrong.at(field()))
+        }
     }
 }
 

@@ -37,7 +37,10 @@ fn scenario_04_each_pod_has_its_own_number_for_a_named_port() {
         pod("new-1", "10.1.0.4", &[("http", 9090)]),
         pod("bare", "10.1.0.5", &[]),
     ];
-    check(&[("web.yaml", WEB)], &pods, &expect![[r#"
+    check(
+        &[("web.yaml", WEB)],
+        &pods,
+        &expect![[r#"
         Service shop/web ClusterIP Addresses([10.96.126.194]) http:80/TCP raw:81/TCP
         EndpointSlice shop/web-31a5a36c of web: http:9090/TCP raw:81/TCP
           10.1.0.4 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some(shop/new-1)
@@ -51,7 +54,8 @@ fn scenario_04_each_pod_has_its_own_number_for_a_named_port() {
         Pod shop/new-1 [10.1.0.4]
         Pod shop/old-1 [10.1.0.2]
         Pod shop/old-2 [10.1.0.3]
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -84,7 +88,10 @@ kind: Service
 metadata: {name: web, namespace: other}
 spec: {selector: {app: web}, ports: [{port: 80}]}
 ";
-    check(&[("web.yaml", text)], &[starting, ending, named, elsewhere, stranger], &expect![[r#"
+    check(
+        &[("web.yaml", text)],
+        &[starting, ending, named, elsewhere, stranger],
+        &expect![[r#"
         Service other/web ClusterIP Addresses([10.96.73.171]) :80/TCP
         Service shop/early ClusterIP Addresses([10.96.199.58]) :80/TCP
         Service shop/web ClusterIP Headless
@@ -105,7 +112,8 @@ spec: {selector: {app: web}, ports: [{port: 80}]}
         Pod shop/named [10.1.0.4]
         Pod shop/starting [10.1.0.2]
         Pod shop/stranger [10.1.0.6]
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -126,7 +134,11 @@ fn families_of_a_dual_stack_cluster() {
         service("half", ", ipFamilyPolicy: RequireDualStack, clusterIP: 'fd00:10:96::77'"),
         service("head", ", ipFamilyPolicy: PreferDualStack, clusterIP: None"),
     ];
-    check_in(&dual_cluster(), &[("web.yaml", &text.concat())], &[both], &expect![[r#"
+    check_in(
+        &dual_cluster(),
+        &[("web.yaml", &text.concat())],
+        &[both],
+        &expect![[r#"
         Service shop/half ClusterIP Addresses([fd00:10:96::77, 10.96.41.176]) :80/TCP
         Service shop/head ClusterIP Headless :80/TCP
         Service shop/one ClusterIP Addresses([10.96.192.203]) :80/TCP
@@ -155,7 +167,8 @@ fn families_of_a_dual_stack_cluster() {
           10.1.0.2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some(shop/both)
         Namespace shop
         Pod shop/both [10.1.0.2, fd00:1::2]
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -167,7 +180,8 @@ fn every_cluster_has_an_api_server_and_a_dns() {
     expect![[r#"
         Service default/kubernetes ClusterIP Addresses([10.96.0.1]) https:443/TCP
         Service kube-system/kube-dns ClusterIP Addresses([10.96.0.10]) dns:53/UDP dns-tcp:53/TCP
-    "#]].assert_eq(&out);
+    "#]]
+    .assert_eq(&out);
     let written = "apiVersion: v1\nkind: Service\nmetadata: {name: kube-dns, namespace: kube-system}\n\
                    spec: {clusterIP: 10.96.7.7, ports: [{port: 53, protocol: UDP}]}\n";
     let (events, _) = load_texts(&[("dns.yaml", written)], &[], &cluster());
@@ -203,7 +217,8 @@ fn nothing_is_given_twice_and_nothing_that_is_reserved() {
     // 64 addresses without network and broadcast are for 63 services; the DNS has the tenth.
     expect![[r#"
         Service default/s9: no address is left in 10.96.0.0/26
-    "#]].assert_eq(&problems.iter().map(|problem| format!("{problem}\n")).collect::<String>());
+    "#]]
+    .assert_eq(&problems.iter().map(|problem| format!("{problem}\n")).collect::<String>());
     let services = services(&events);
     let addresses: Vec<IpAddr> = services.values().flat_map(Service::cluster_ips).copied().collect();
     let unique: BTreeSet<&IpAddr> = addresses.iter().collect();
@@ -222,7 +237,8 @@ fn nothing_is_given_twice_and_nothing_that_is_reserved() {
 fn a_running_service_keeps_what_it_has() {
     let small = Cluster { service_cidrs: vec!["10.96.0.0/27".parse().unwrap()], ..cluster() };
     let mut folder = Folder::default();
-    folder.put("b.yaml", &many(10, "{type: LoadBalancer, externalTrafficPolicy: Local, ports: [{port: 80}]}"));
+    folder
+        .put("b.yaml", &many(10, "{type: LoadBalancer, externalTrafficPolicy: Local, ports: [{port: 80}]}"));
     let before = Desired::new(&folder, &[], &small, &Desired::default());
     // Names that come first by order and would take what others have.
     folder.put("a.yaml", &many(14, "{type: NodePort, ports: [{port: 80}]}").replace("name: s", "name: a"));

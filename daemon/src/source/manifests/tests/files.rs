@@ -84,7 +84,9 @@ fn a_refused_object_leaves_the_earlier_one_standing() {
 #[test]
 fn the_second_of_two_takes_over_when_the_first_goes() {
     let web = |port: u16| {
-        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{clusterIP: 10.96.0.9, ports: [{{port: {port}}}]}}\n")
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{clusterIP: 10.96.0.9, ports: [{{port: {port}}}]}}\n"
+        )
     };
     check_steps(
         &[("b.yaml", Some(&web(80))), ("a.yaml", Some(&web(81))), ("a.yaml", None)],

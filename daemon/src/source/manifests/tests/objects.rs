@@ -15,14 +15,18 @@ fn a_wrong_object_is_named_and_the_others_are_served() {
         service("odd", "{clusterIP: 10.96.0.300, ports: [{port: 80}]}"),
         service("zero", "{clusterIP: 10.96.0.01, ports: [{port: 80}]}"),
     ];
-    check(&[("shop.yaml", &text.join("---\n"))], &[], &expect![[r#"
+    check(
+        &[("shop.yaml", &text.join("---\n"))],
+        &[],
+        &expect![[r#"
         Service shop/cart ClusterIP Addresses([10.96.246.152]) :80/TCP
         Namespace shop
         ! shop.yaml, document 2, Service shop/web: spec.ports[0].port: expected an integer, found "http"
         ! shop.yaml, document 3, Service shop/big: spec.ports[1].port: 70000 is not a port (1 to 65535)
         ! shop.yaml, document 4, Service shop/odd: spec.clusterIP: "10.96.0.300" is not an IP address
         ! shop.yaml, document 5, Service shop/zero: spec.clusterIP: "10.96.0.01" is not an IP address
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -60,8 +64,12 @@ fn every_field_that_is_judged() {
         "{publishNotReadyAddresses: 1, ports: [{port: 80}]}",
         "{selector: {app: 1}, ports: [{port: 80}]}",
     ];
-    let texts: Vec<String> = specs.iter().enumerate().map(|(i, spec)| service(&format!("s{i}"), spec)).collect();
-    check(&[("bad.yaml", &texts.join("---\n"))], &[], &expect![[r#"
+    let texts: Vec<String> =
+        specs.iter().enumerate().map(|(i, spec)| service(&format!("s{i}"), spec)).collect();
+    check(
+        &[("bad.yaml", &texts.join("---\n"))],
+        &[],
+        &expect![[r#"
         Service shop/s26 ClusterIP Addresses([]) :80/TCP
         Namespace shop
         ! bad.yaml, document 1, Service shop/s0: spec: expected an object, found 5
@@ -95,23 +103,41 @@ fn every_field_that_is_judged() {
         ! bad.yaml, document 30, Service shop/s29: spec.publishNotReadyAddresses: expected true or false, found 1
         ! bad.yaml, document 31, Service shop/s30: spec.selector.app: expected a string, found 1
         ! Service shop/s26: spec.ipFamilies: the cluster has no IPv6 service range
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_text_that_is_none_names_line_and_document() {
-    let half = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\nkind: Service\nmetadata:\n  name: \"we";
-    check(&[("half.yaml", half), ("x.json", "{\"kind\": \"Service\",\n")], &[], &expect![[r#"
+    let half =
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\nkind: Service\nmetadata:\n  name: \"we";
+    check(
+        &[("half.yaml", half), ("x.json", "{\"kind\": \"Service\",\n")],
+        &[],
+        &expect![[r#"
         ! half.yaml, document 2, line 7: not YAML: unclosed quote
         ! x.json, document 1: not JSON: EOF while parsing a value at line 2 column 0
-    "#]]);
-    check(&[("tab.yaml", "kind: Service\n\tmetadata: {}\n")], &[], &expect![[r#"
+    "#]],
+    );
+    check(
+        &[("tab.yaml", "kind: Service\n\tmetadata: {}\n")],
+        &[],
+        &expect![[r#"
         ! tab.yaml, document 1, line 1: not YAML: while scanning a plain scalar, found a tab
-    "#]]);
-    check(&[("twice.yaml", "kind: Service\nkind: Service\n")], &[], &expect![[r#"
+    "#]],
+    );
+    check(
+        &[("twice.yaml", "kind: Service\nkind: Service\n")],
+        &[],
+        &expect![[r#"
         ! twice.yaml, document 1, line 2: not YAML: duplicate mapping key: kind
-    "#]]);
-    check(&[("none.yaml", "# only words\n"), ("empty.yml", ""), ("dashes.yaml", "---\n---\n")], &[], &expect![[r#""#]]);
+    "#]],
+    );
+    check(
+        &[("none.yaml", "# only words\n"), ("empty.yml", ""), ("dashes.yaml", "---\n---\n")],
+        &[],
+        &expect![[r#""#]],
+    );
 }
 
 #[test]
@@ -152,7 +178,10 @@ just words
 ---
 kind: [Service]
 ";
-    check(&[("kinds.yaml", text)], &[], &expect![[r#"
+    check(
+        &[("kinds.yaml", text)],
+        &[],
+        &expect![[r#"
         ! kinds.yaml, document 6: kind: there is no "Servcie", perhaps "Service"
         ! kinds.yaml, document 7: kind: there is no "service", perhaps "Service"
         ! kinds.yaml, document 8: apiVersion: there is no EndpointSlice in "v1", it is in "discovery.k8s.io/v1"
@@ -162,7 +191,8 @@ kind: [Service]
         ! kinds.yaml, document 12: expected an object, found "just words"
         ! kinds.yaml, document 13: kind: expected a string, found a list
         ! ignored: 1 ConfigMap, 2 Deployment, 1 Job, 1 Service
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -173,13 +203,17 @@ fn lists_are_their_items() {
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": [{"port": -1}]}}
     ]}
     {"apiVersion": "v1", "kind": "List", "items": {}}"#;
-    check(&[("list.json", text)], &[], &expect![[r#"
+    check(
+        &[("list.json", text)],
+        &[],
+        &expect![[r#"
         Namespace one
         Namespace two
         ! list.json, document 1, item 2, item 2, Namespace (without a name): metadata.name: is missing
         ! list.json, document 1, item 3, Service default/web: spec.ports[0].port: -1 is not a port (1 to 65535)
         ! list.json, document 2: items: expected a list, found an object
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -212,10 +246,14 @@ fn the_older_of_two_claimants_wins() {
              spec: {{clusterIP: 10.96.0.50, ports: [{{port: 80}}]}}\n"
         )
     };
-    check(&[("a.yaml", &aged("young", 2024)), ("b.yaml", &aged("old", 2020))], &[], &expect![[r#"
+    check(
+        &[("a.yaml", &aged("young", 2024)), ("b.yaml", &aged("old", 2020))],
+        &[],
+        &expect![[r#"
         Service default/old ClusterIP Addresses([10.96.0.50]) :80/TCP
         ! a.yaml, document 1, Service default/young: spec.clusterIPs: 10.96.0.50 belongs to Service default/old
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -244,7 +282,10 @@ kind: Endpoints
 metadata: {name: web, namespace: shop}
 subsets: [{addresses: [{ip: 192.0.2.9}], ports: [{port: 80}]}]
 ";
-    check(&[("shop.yaml", text)], &[], &expect![[r#"
+    check(
+        &[("shop.yaml", text)],
+        &[],
+        &expect![[r#"
         Service shop/db ClusterIP Addresses([10.96.216.126]) :5432/TCP
         Service shop/web ClusterIP Addresses([10.96.126.194]) :80/TCP
         Endpoints shop/db
@@ -253,7 +294,8 @@ subsets: [{addresses: [{ip: 192.0.2.9}], ports: [{port: 80}]}]
           192.0.2.8 ready=false serving=false terminating=false node=Some("b") hostname=None pod=None
         Namespace shop
         ! Endpoints shop/web: without effect, the Service of that name has a selector
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -266,14 +308,27 @@ fn scenario_07_slices_without_use_are_skipped() {
     };
     let text = [
         slice("named", "addressType: FQDN\nendpoints: [{addresses: [a.example]}]\nports: [{port: 80}]"),
-        slice("nulls", "addressType: IPv4\nendpoints: [{addresses: [192.0.2.1]}]\nports: [{port: 80}, {name: a}, {name: b, port: 0}]"),
-        slice("none", "addressType: IPv4\nendpoints: [{addresses: []}, {addresses: [192.0.2.2, 192.0.2.3]}]\nports: [{port: 81}]"),
+        slice(
+            "nulls",
+            "addressType: IPv4\nendpoints: [{addresses: [192.0.2.1]}]\nports: [{port: 80}, {name: a}, {name: b, port: 0}]",
+        ),
+        slice(
+            "none",
+            "addressType: IPv4\nendpoints: [{addresses: []}, {addresses: [192.0.2.2, 192.0.2.3]}]\nports: [{port: 81}]",
+        ),
         slice("six", "addressType: IPv6\nendpoints: [{addresses: [192.0.2.1]}]\nports: [{port: 80}]"),
-        slice("mad", "addressType: IPv4\nendpoints: [{addresses: [192.0.2.4]}]\nports: [{port: 80}, {port: 65536}]"),
+        slice(
+            "mad",
+            "addressType: IPv4\nendpoints: [{addresses: [192.0.2.4]}]\nports: [{port: 80}, {port: 65536}]",
+        ),
         slice("type", "endpoints: [{addresses: [192.0.2.4]}]\nports: []"),
-        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: lone}\naddressType: IPv4\n".to_owned(),
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: lone}\naddressType: IPv4\n"
+            .to_owned(),
     ];
-    check(&[("slices.yaml", &text.concat())], &[], &expect![[r#"
+    check(
+        &[("slices.yaml", &text.concat())],
+        &[],
+        &expect![[r#"
         EndpointSlice default/none of web: :81/TCP
           192.0.2.2 ready=true serving=true terminating=false node=None hostname=None pod=None
         EndpointSlice default/nulls of web: :80/TCP
@@ -282,5 +337,6 @@ fn scenario_07_slices_without_use_are_skipped() {
         ! slices.yaml, document 5, EndpointSlice default/mad: ports[1].port: 65536 is not a port (1 to 65535)
         ! slices.yaml, document 6, EndpointSlice default/type: addressType: "" is none of IPv4, IPv6, FQDN
         ! ignored: 2 EndpointSlice of names or of no service
-    "#]]);
+    "#]],
+    );
 }
