@@ -1,0 +1,246 @@
+//! Names that are not ours: a server on loopback in front of upstreams that the test plays.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use dns::{Config, DomainName, Metrics, Names, RecordType, Transport, Upstreams};
+use hickory_proto::op::Message;
+use support::{cluster, config};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio_util::sync::CancellationToken;
+
+/// What an upstream sends back for a query: datagrams, or messages on the stream.
+type Play = dyn Fn(&[u8], Transport) -> Vec<Vec<u8>> + Send + Sync;
+
+/// An upstream on loopback, UDP and TCP.
+async fn upstream(play: impl Fn(&[u8], Transport) -> Vec<Vec<u8>> + Send + Sync + 'static) -> SocketAddr {
+    let play: Arc<Play> = Arc::new(play);
+    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = udp.local_addr().unwrap();
+    let tcp = TcpListener::bind(address).await.unwrap();
+    let datagrams = Arc::clone(&play);
+    tokio::spawn(async move {
+        let mut buffer = [0; 4096];
+        loop {
+            let (length, client) = udp.recv_from(&mut buffer).await.unwrap();
+            for datagram in datagrams(&buffer[..length], Transport::Udp) {
+                udp.send_to(&datagram, client).await.unwrap();
+            }
+        }
+    });
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = tcp.accept().await.unwrap();
+            let mut query = vec![0; stream.read_u16().await.unwrap().into()];
+            stream.read_exact(&mut query).await.unwrap();
+            for message in play(&query, Transport::Tcp) {
+                stream.write_u16(message.len().try_into().unwrap()).await.unwrap();
+                stream.write_all(&message).await.unwrap();
+            }
+        }
+    });
+    address
+}
+
+/// A server in front of these upstreams.
+fn serve(text: &str, upstreams: Vec<SocketAddr>) -> dns::Server {
+    let mut names = Names::new(config());
+    names.learn(&cluster(text).snapshot(), &BTreeSet::new());
+    let listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let config = Config { listen, sockets: Vec::new(), upstreams: Upstreams::Fixed(upstreams) };
+    dns::start(config, names.reader(), Metrics::default(), &CancellationToken::new()).unwrap()
+}
+
+/// A query with an OPT record where a payload is given.
+fn query(name: &str, payload: Option<u16>) -> Vec<u8> {
+    let mut octets = vec![0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(payload.is_some())];
+    octets.extend_from_slice(DomainName::parse(name).unwrap().wire());
+    octets.extend_from_slice(&RecordType::A.0.to_be_bytes());
+    octets.extend_from_slice(&[0, 1]);
+    if let Some(payload) = payload {
+        octets.extend_from_slice(&[0, 0, 41]);
+        octets.extend_from_slice(&payload.to_be_bytes());
+        octets.extend_from_slice(&[0; 6]);
+    }
+    octets
+}
+
+async fn ask(server: &dns::Server, query: &[u8]) -> Vec<u8> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    socket.connect(server.addresses[0]).await.unwrap();
+    socket.send(query).await.unwrap();
+    let mut buffer = vec![0; 65535];
+    let length = socket.recv(&mut buffer).await.unwrap();
+    buffer.truncate(length);
+    buffer
+}
+
+/// The question of a query with these flags and as many A records, compressed.
+fn reply(query: &[u8], flags: [u8; 2], records: u8) -> Vec<u8> {
+    let end = 12 + query[12..].iter().position(|octet| *octet == 0).unwrap() + 5;
+    let mut octets = [&query[..2], &flags, &[0, 1, 0, records, 0, 0, 0, 0], &query[12..end]].concat();
+    for last in 0..records {
+        octets.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, 4, 192, 0, 2, last]);
+    }
+    octets
+}
+
+fn code(answer: &[u8]) -> (u8, usize) {
+    (answer[3] & 15, Message::from_vec(answer).unwrap().answers.len())
+}
+
+#[tokio::test]
+async fn an_answer_is_relayed_octet_for_octet() {
+    // AD and an undefined flag, a type that nobody knows, records in every section, an odd order.
+    let odd = |query: &[u8]| {
+        let mut octets = reply(query, [0x85, 0xe0], 1);
+        octets[9] = 1;
+        octets[11] = 1;
+        octets.extend_from_slice(&[0xc0, 12, 0xff, 0x01, 0, 1, 0, 0, 0, 9, 0, 3, 1, 2, 3]);
+        octets.extend_from_slice(&[0, 0, 41, 4, 0xd0, 0, 0, 0, 0, 0, 4, 0, 3, 0, 0]);
+        octets
+    };
+    let server = serve("", vec![upstream(move |query, _| vec![odd(query)]).await]);
+    let query = query("WWW.example.com", Some(1232));
+    assert_eq!(ask(&server, &query).await, odd(&query));
+}
+
+#[tokio::test]
+async fn the_query_goes_out_as_it_came_but_for_its_id() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let server = serve(
+        "",
+        vec![
+            upstream(move |query, _| {
+                log.lock().unwrap().push(query.to_vec());
+                vec![reply(query, [0x81, 0x80], 1)]
+            })
+            .await,
+        ],
+    );
+    let query = query("www.example.com", Some(4000));
+    for _ in 0..8 {
+        ask(&server, &query).await;
+    }
+    let seen = seen.lock().unwrap();
+    assert!(seen.iter().all(|sent| sent[2..] == query[2..]));
+    let ids: BTreeSet<_> = seen.iter().map(|sent| [sent[0], sent[1]]).collect();
+    assert!(ids.len() > 5, "ids are random: {ids:?}");
+}
+
+#[tokio::test]
+async fn what_is_truncated_is_asked_for_over_tcp() {
+    let play = |query: &[u8], transport| match transport {
+        Transport::Udp => vec![reply(query, [0x83, 0x80], 2)],
+        Transport::Tcp => vec![reply(query, [0x81, 0x80], 100)],
+    };
+    let server = serve("", vec![upstream(play).await]);
+    let whole = ask(&server, &query("www.example.com", Some(4096))).await;
+    assert_eq!((code(&whole), whole[2] & 2), ((0, 100), 0));
+    let part = ask(&server, &query("www.example.com", None)).await;
+    assert_eq!((code(&part), part[2] & 2), ((0, 2), 2), "what did not fit stays truncated, and not empty");
+}
+
+#[tokio::test]
+async fn a_dead_upstream_costs_a_moment() {
+    let silent = upstream(|_, _| Vec::new()).await;
+    let closed = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
+    let good = upstream(|query, _| vec![reply(query, [0x81, 0x80], 1)]).await;
+    let server = serve("", vec![silent, closed, good]);
+    assert_eq!(code(&ask(&server, &query("www.example.com", None)).await), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn upstreams_that_are_all_silent_are_a_servfail() {
+    let server = serve("", vec![upstream(|_, _| Vec::new()).await]);
+    let begun = tokio::time::Instant::now();
+    let answer = ask(&server, &query("www.example.com", Some(1232))).await;
+    assert_eq!(code(&answer), (2, 0));
+    assert!(begun.elapsed().as_millis() <= 4001, "{:?}", begun.elapsed());
+    assert!(answer.windows(4).any(|octets| octets == [0, 23, b'n', b'o']), "an extended error says why");
+    assert_eq!(code(&ask(&serve("", Vec::new()), &query("www.example.com", None)).await), (2, 0));
+}
+
+#[tokio::test]
+async fn forged_answers_are_ignored() {
+    let play = |query: &[u8], _| {
+        let right = reply(query, [0x81, 0x80], 1);
+        let (mut id, mut question, mut request) = (right.clone(), right.clone(), right.clone());
+        id[0] ^= 1;
+        question[13] ^= 1;
+        request[2] &= 0x7f;
+        vec![vec![], id, question, request, right[..11].to_vec(), right]
+    };
+    let server = serve("", vec![upstream(play).await]);
+    let answer = ask(&server, &query("www.example.com", None)).await;
+    assert_eq!((code(&answer), &answer[..2], answer[13]), ((0, 1), &[0xab, 0xcd][..], b'w'));
+}
+
+#[tokio::test]
+async fn a_refusal_is_never_passed_on() {
+    let refusing = upstream(|query, _| vec![reply(query, [0x81, 0x85], 0)]).await;
+    let good = upstream(|query, _| vec![reply(query, [0x81, 0x80], 1)]).await;
+    let name = query("www.example.com", None);
+    assert_eq!(code(&ask(&serve("", vec![refusing]), &name).await), (2, 0));
+    assert_eq!(code(&ask(&serve("", vec![refusing, good]), &name).await), (0, 1));
+}
+
+#[tokio::test]
+async fn no_name_of_ours_ever_leaves() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    let server = serve(
+        "+ service shop/web ip=10.96.0.20",
+        vec![
+            upstream(move |query, _| {
+                log.lock().unwrap().push(query.to_vec());
+                vec![reply(query, [0x81, 0x83], 0)]
+            })
+            .await,
+        ],
+    );
+    let ours =
+        ["nope.cluster.local", "www.example.com.shop.svc.cluster.local", "a.b.svc", "svc", "CLUSTER.local"];
+    for name in ours.into_iter().chain(["9.0.96.10.in-addr.arpa"]) {
+        ask(&server, &query(name, None)).await;
+    }
+    assert!(asked.lock().unwrap().is_empty(), "{:?}", asked.lock().unwrap());
+}
+
+#[tokio::test]
+async fn an_alias_is_followed_upstream() {
+    let play = |query: &[u8], _| {
+        let name = Message::from_vec(query).unwrap().queries[0].name().to_string();
+        match name.as_str() {
+            "www.example.com." => vec![reply(query, [0x81, 0x80], 2)],
+            _ => vec![reply(query, [0x81, 0x83], 0)],
+        }
+    };
+    let cluster =
+        "+ service shop/out external=www.example.com\n+ service shop/gone external=gone.example.com";
+    let server = serve(cluster, vec![upstream(play).await]);
+    let answer =
+        Message::from_vec(&ask(&server, &query("Out.shop.svc.cluster.local", Some(1232))).await).unwrap();
+    let answers: Vec<String> = answer.answers.iter().map(ToString::to_string).collect();
+    let expect = [
+        "Out.shop.svc.cluster.local. 5 IN CNAME www.example.com.",
+        "www.example.com. 300 IN A 192.0.2.0",
+        "www.example.com. 300 IN A 192.0.2.1",
+    ];
+    assert_eq!(answers, expect);
+    let gone = ask(&server, &query("gone.shop.svc.cluster.local", None)).await;
+    assert_eq!(code(&gone), (3, 1), "the code is that of the end of the chain");
+}
+
+#[tokio::test]
+async fn upstreams_can_be_replaced() {
+    let server = serve("", Vec::new());
+    assert_eq!(code(&ask(&server, &query("www.example.com", None)).await), (2, 0));
+    server.forwarder.replace(vec![upstream(|query, _| vec![reply(query, [0x81, 0x80], 1)]).await]);
+    assert_eq!(code(&ask(&server, &query("www.example.com", None)).await), (0, 1));
+}
