@@ -4,9 +4,16 @@
 mod attach;
 mod attachment;
 mod bpf;
+mod cgroup;
+mod container;
 mod detach;
+mod detached;
+mod directory;
 mod environment;
+mod exec;
 mod files;
+mod launch;
+mod life;
 mod manifest;
 mod namespace;
 mod netlink;
@@ -14,17 +21,27 @@ mod node;
 mod pause;
 mod range;
 mod record;
+mod run;
+mod sandbox;
+mod settings;
+mod signals;
 mod sysctl;
 
 pub use attach::{AttachError, AttachOptions, attach};
 pub use attachment::{Attachment, End, LINK_GROUP, link_name, mac_address};
 pub use bpf::{PodValue, Pods, PodsError, pod_value};
+pub use cgroup::CgroupError;
+pub use container::ContainerError;
 pub use detach::{attachments, detach};
+pub use detached::{Detached, is_detached, run_detached};
+pub use directory::{DirectoryError, records};
 pub use environment::{Variable, environment, expand, service_environment};
+pub use exec::{ExecError, ExecOptions, delete, exec};
 pub use files::{
     ClusterDns, DnsConfig, DnsOption, DnsPolicy, HostAlias, hostname, hosts, hosts_on_host_network,
     resolv_conf, upstreams,
 };
+pub use launch::LaunchError;
 pub use manifest::{
     Container, EmptyDir, EnvVar, FieldRef, HostPath, Manifest, ManifestError, Metadata, Naming, Pod, PodPort,
     PortProtocol, ValueFrom, Volume, VolumeMount, Work, read_pod,
@@ -36,4 +53,7 @@ pub use node::{
 };
 pub use pause::PROGRAM as PAUSE_PROGRAM;
 pub use record::{ContainerPort, PodId, Record};
+pub use run::{RunError, RunOptions, notices, run, run_with};
+pub use sandbox::SandboxError;
+pub use settings::{Settings, SettingsError, fetch_settings};
 pub use sysctl::SysctlError;

@@ -57,3 +57,9 @@ pub struct ContainerPort {
     /// The node address it is limited to.
     pub host_ip: Option<IpAddr>,
 }
+
+impl std::fmt::Display for PodId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}

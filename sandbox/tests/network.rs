@@ -1,5 +1,7 @@
 //! The network of a pod, in network namespaces of the test's own: attach, detach, and what survives what.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "the helpers of tests are tests too")]
+
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
