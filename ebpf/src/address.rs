@@ -1,55 +1,110 @@
 //! One form for every address: 16 bytes in network order, IPv4 as `::ffff:a.b.c.d`. So there is one map and
 //! one logic for both families, and an IPv4-mapped IPv6 socket address is IPv4 without a special case.
 
-/// An IPv4 or IPv6 address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(C, align(4))]
-pub struct Address(pub [u8; 16]);
+/// An IPv4 or IPv6 address: 16 bytes in network order, held as the four words of a socket address, because
+/// the kernel's compiler handles single bytes one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct Address([u32; 4]);
 
 const _: () = assert!(size_of::<Address>() == 16);
 
+/// A port: two bytes in network order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct Port(u16);
+
+const _: () = assert!(size_of::<Port>() == 2);
+
 impl Address {
     /// The address `::`, which no endpoint and no pod has.
-    pub const NONE: Self = Self([0; 16]);
+    pub const NONE: Self = Self([0; 4]);
+
+    /// From 16 bytes in network order.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+        Self([
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+            u32::from_ne_bytes([m, n, o, p]),
+        ])
+    }
+
+    /// The 16 bytes in network order.
+    pub const fn bytes(&self) -> [u8; 16] {
+        let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] = [
+            self.0[0].to_ne_bytes(),
+            self.0[1].to_ne_bytes(),
+            self.0[2].to_ne_bytes(),
+            self.0[3].to_ne_bytes(),
+        ];
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    }
 
     /// From four words as a socket address holds them: network order in memory.
     #[inline(always)]
     pub const fn from_words(words: [u32; 4]) -> Self {
-        let [a, b, c, d] =
-            [words[0].to_ne_bytes(), words[1].to_ne_bytes(), words[2].to_ne_bytes(), words[3].to_ne_bytes()];
-        Self([a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]])
+        Self(words)
     }
 
     /// From an IPv4 word as a socket address holds it: network order in memory.
     #[inline(always)]
     pub const fn from_ipv4_word(word: u32) -> Self {
-        Self::from_words([0, 0, 0xffff_u32.to_be(), word])
+        Self([0, 0, 0xffff_u32.to_be(), word])
     }
 
     /// The four words of a socket address.
     #[inline(always)]
     pub const fn words(&self) -> [u32; 4] {
-        let b = &self.0;
-        [
-            u32::from_ne_bytes([b[0], b[1], b[2], b[3]]),
-            u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
-            u32::from_ne_bytes([b[8], b[9], b[10], b[11]]),
-            u32::from_ne_bytes([b[12], b[13], b[14], b[15]]),
-        ]
+        self.0
+    }
+
+    /// Whether it is the same: without a branch or a call.
+    #[inline(always)]
+    pub const fn is(&self, other: &Self) -> bool {
+        let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
+        (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
     }
 
     /// Whether it is an IPv4 address.
     #[inline(always)]
     pub const fn is_ipv4(&self) -> bool {
-        let [a, b, c, _] = self.words();
+        let [a, b, c, _] = self.0;
         a == 0 && b == 0 && c == 0xffff_u32.to_be()
     }
 
     /// Whether it is `::`.
     #[inline(always)]
     pub const fn is_none(&self) -> bool {
-        let [a, b, c, d] = self.words();
+        let [a, b, c, d] = self.0;
         a | b | c | d == 0
+    }
+}
+
+impl Port {
+    /// From a number in host order.
+    #[inline(always)]
+    pub const fn new(number: u16) -> Self {
+        Self(number.to_be())
+    }
+
+    /// From two bytes of a socket address, as they lie in memory.
+    #[inline(always)]
+    pub const fn from_word(word: u16) -> Self {
+        Self(word)
+    }
+
+    /// The two bytes of a socket address, as they lie in memory.
+    #[inline(always)]
+    pub const fn word(self) -> u16 {
+        self.0
+    }
+
+    /// The number in host order.
+    #[inline(always)]
+    pub const fn number(self) -> u16 {
+        u16::from_be(self.0)
     }
 }
 
@@ -68,15 +123,15 @@ mod host {
     impl From<IpAddr> for Address {
         fn from(ip: IpAddr) -> Self {
             match ip {
-                IpAddr::V4(ip) => Self(ip.to_ipv6_mapped().octets()),
-                IpAddr::V6(ip) => Self(ip.octets()),
+                IpAddr::V4(ip) => Self::from_bytes(ip.to_ipv6_mapped().octets()),
+                IpAddr::V6(ip) => Self::from_bytes(ip.octets()),
             }
         }
     }
 
     impl From<Address> for IpAddr {
         fn from(address: Address) -> Self {
-            Self::from(address.0).to_canonical()
+            Self::from(address.bytes()).to_canonical()
         }
     }
 }

@@ -58,7 +58,7 @@ impl AffinityWord {
 }
 
 /// The node itself as a client: from the discard prefix (RFC 6666), so that no pod has it.
-pub const NODE_CLIENT: Address = Address([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+pub const NODE_CLIENT: Address = Address::from_words([1_u32.to_le(), 0x4f, 0, 1]);
 
 /// A network namespace without a known address as a client, by its cookie.
 #[inline(always)]

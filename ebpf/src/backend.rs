@@ -2,7 +2,7 @@
 //! one service port. Only the window byte and the counter ever change while the id is in use. 32 bytes, so
 //! that none lies across two cache lines; the counter shares the line that the hook has just read.
 
-use crate::address::Address;
+use crate::address::{Address, Port};
 
 /// Map value. Bytes 0..16 address, 16..18 port in network order, 18 protocol, 19 windows, 20..24 service id,
 /// 24..32 connections opened.
@@ -10,7 +10,7 @@ use crate::address::Address;
 #[repr(C, align(8))]
 pub struct Backend {
     address: Address,
-    port: [u8; 2],
+    port: Port,
     protocol: u8,
     windows: u8,
     service: u32,
@@ -32,10 +32,10 @@ pub const CLUSTER: u8 = 2;
 impl Backend {
     /// An element that no service uses.
     pub const UNUSED: Self =
-        Self { address: Address::NONE, port: [0; 2], protocol: 0, windows: 0, service: 0, opened: 0 };
+        Self { address: Address::NONE, port: Port::new(0), protocol: 0, windows: 0, service: 0, opened: 0 };
 
-    /// A backend; the port in network order.
-    pub const fn new(address: Address, port: [u8; 2], protocol: u8, service: u32) -> Self {
+    /// A backend.
+    pub const fn new(address: Address, port: Port, protocol: u8, service: u32) -> Self {
         Self { address, port, protocol, windows: 0, service, opened: 0 }
     }
 
@@ -52,9 +52,9 @@ impl Backend {
         &self.address
     }
 
-    /// The port in network order.
+    /// The port.
     #[inline(always)]
-    pub const fn port(&self) -> [u8; 2] {
+    pub const fn port(&self) -> Port {
         self.port
     }
 

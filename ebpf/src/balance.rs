@@ -1,10 +1,10 @@
 //! The decisions of the hooks: which backend a socket is sent to, and which frontend it is shown. Pure but
 //! for what [`Kernel`] stores; everything is inlined, for the verifier's sake.
 
-use crate::address::Address;
+use crate::address::{Address, Port};
 use crate::affinity::{AffinityKey, AffinityWord, NODE_CLIENT, namespace_client};
 use crate::backend::{self, Backend};
-use crate::block::{HEADER_WORDS, Header, LINE_WORDS, Line, Window};
+use crate::block::{HEADER_WORDS, Header, LINE_WORDS, Window};
 use crate::choice::{ChoiceKey, ChoiceWord};
 use crate::frontend::{FrontendKey, FrontendWord};
 use crate::kernel::Kernel;
@@ -21,8 +21,8 @@ const SLOT_TRIES: u32 = 4;
 pub enum Verdict {
     /// Nothing to do with us.
     Leave,
-    /// Send it to this address and port (network order) instead.
-    Send(Address, [u8; 2]),
+    /// Send it to this address and port instead.
+    Send(Address, Port),
     /// ECONNREFUSED.
     Refuse,
     /// EHOSTUNREACH.
@@ -30,10 +30,9 @@ pub enum Verdict {
 }
 
 /// The part of a service's block that a frontend uses.
-struct Route<'a> {
+struct Route {
     service: u32,
     base: u32,
-    first: &'a Line,
     header: Header,
     window: Window,
     bit: u8,
@@ -42,11 +41,7 @@ struct Route<'a> {
 /// A socket connects to `key`: TCP, or UDP that becomes connected.
 #[inline(always)]
 pub fn connect<K: Kernel>(kernel: &K, key: &FrontendKey) -> Verdict {
-    let chosen = route(kernel, key).and_then(|route| {
-        let id = pick(kernel, &route, key.address().is_ipv4())?;
-        Ok((route.service, id, load(kernel, id)?))
-    });
-    let (service, id, backend) = match chosen {
+    let (service, id, backend) = match choose(kernel, key) {
         Ok(chosen) => chosen,
         Err(stop) => {
             // An earlier connect() of this socket may have left a record; what it says is over.
@@ -65,15 +60,15 @@ pub fn connect<K: Kernel>(kernel: &K, key: &FrontendKey) -> Verdict {
 #[inline(always)]
 pub fn send<K: Kernel>(kernel: &K, key: &FrontendKey) -> Verdict {
     let cookie = kernel.socket_cookie();
-    let chosen = route(kernel, key).and_then(|route| keep_or_pick(kernel, &route, key, cookie));
-    let backend = match chosen {
+    let backend = match keep_or_choose(kernel, key, cookie) {
         Ok(backend) => backend,
         Err(stop) => return stop.verdict(kernel),
     };
     let reverse = ReverseKey::new(cookie, *backend.address(), backend.port());
     let dialled = Dialled::new(&reverse, *key.address(), key.port());
-    if kernel.dialled(&reverse) != Some(dialled) {
-        kernel.set_dialled(&reverse, &dialled);
+    match kernel.dialled(&reverse) {
+        Some(known) if known.is(&dialled) => {}
+        Some(_) | None => kernel.set_dialled(&reverse, &dialled),
     }
     Verdict::Send(*backend.address(), backend.port())
 }
@@ -84,22 +79,25 @@ pub fn send<K: Kernel>(kernel: &K, key: &FrontendKey) -> Verdict {
 pub fn receive<K: Kernel>(
     kernel: &K,
     address: Address,
-    port: [u8; 2],
+    port: Port,
     connected: bool,
-) -> Option<(Address, [u8; 2])> {
+) -> Option<(Address, Port)> {
     if connected {
         return peer(kernel);
     }
     let key = ReverseKey::new(kernel.socket_cookie(), address, port);
-    // The second lookup is for an element that was handed to another key under the first one.
-    read_dialled(kernel, &key).or_else(|| read_dialled(kernel, &key))
+    match read_dialled(kernel, &key) {
+        Some(dialled) => Some(dialled),
+        // The element may have been handed to another key under the first lookup.
+        None => read_dialled(kernel, &key),
+    }
 }
 
 /// The frontend that a connected socket dialled, if it dialled one.
 #[inline(always)]
-pub fn peer<K: Kernel>(kernel: &K) -> Option<(Address, [u8; 2])> {
+pub fn peer<K: Kernel>(kernel: &K) -> Option<(Address, Port)> {
     let record = kernel.record()?;
-    record.is_known().then(|| (*record.address(), record.port()))
+    if record.is_known() { Some((*record.address(), record.port())) } else { None }
 }
 
 /// Why there is no backend.
@@ -130,8 +128,23 @@ impl Stop {
     }
 }
 
+/// A backend for a connection: service id, backend id, backend. No closures in here: those that the compiler
+/// does not inline carry enums into the BTF, which the kernel refuses.
 #[inline(always)]
-fn route<'a, K: Kernel>(kernel: &'a K, key: &FrontendKey) -> Result<Route<'a>, Stop> {
+fn choose<'a, K: Kernel>(kernel: &'a K, key: &FrontendKey) -> Result<(u32, u32, &'a Backend), Stop> {
+    let route = route(kernel, key)?;
+    let id = pick(kernel, &route, key.address().is_ipv4())?;
+    Ok((route.service, id, load(kernel, id)?))
+}
+
+#[inline(always)]
+fn keep_or_choose<'a, K: Kernel>(kernel: &'a K, key: &FrontendKey, cookie: u64) -> Result<&'a Backend, Stop> {
+    let route = route(kernel, key)?;
+    keep_or_pick(kernel, &route, key, cookie)
+}
+
+#[inline(always)]
+fn route<K: Kernel>(kernel: &K, key: &FrontendKey) -> Result<Route, Stop> {
     let word = find(kernel, key)?;
     if word.has(FrontendWord::REFUSE) {
         return Err(Stop::Refuse(Reason::NoPort));
@@ -147,8 +160,7 @@ fn route<'a, K: Kernel>(kernel: &'a K, key: &FrontendKey) -> Result<Route<'a>, S
     if !service.is_published() {
         return Err(Stop::Leave(Reason::Unpublished));
     }
-    let first = kernel.line(service.base()).ok_or(Stop::Leave(Reason::Inconsistent))?;
-    let header = first.header();
+    let header = kernel.line(service.base()).ok_or(Stop::Leave(Reason::Inconsistent))?.header();
     let (window, bit) = if word.has(FrontendWord::SOCKET_LOCAL) {
         (header.local(), backend::LOCAL)
     } else {
@@ -161,7 +173,7 @@ fn route<'a, K: Kernel>(kernel: &'a K, key: &FrontendKey) -> Result<Route<'a>, S
             (false, _) => Stop::Unreachable,
         });
     }
-    Ok(Route { service: word.service(), base: service.base(), first, header, window, bit })
+    Ok(Route { service: word.service(), base: service.base(), header, window, bit })
 }
 
 /// The word of the frontend, else that of the address as a whole.
@@ -180,11 +192,14 @@ fn checked<K: Kernel>(kernel: &K, key: &FrontendKey) -> Option<FrontendWord> {
     if word.is_of(key) {
         return Some(word);
     }
-    kernel.frontend(key).filter(|word| word.is_of(key))
+    match kernel.frontend(key) {
+        Some(word) if word.is_of(key) => Some(word),
+        Some(_) | None => None,
+    }
 }
 
 #[inline(always)]
-fn pick<K: Kernel>(kernel: &K, route: &Route<'_>, ipv4: bool) -> Result<u32, Stop> {
+fn pick<K: Kernel>(kernel: &K, route: &Route, ipv4: bool) -> Result<u32, Stop> {
     if route.header.affinity_seconds == 0 {
         return at(kernel, route, route.window.slot(kernel.random()));
     }
@@ -193,7 +208,8 @@ fn pick<K: Kernel>(kernel: &K, route: &Route<'_>, ipv4: bool) -> Result<u32, Sto
     let now = (kernel.now_ns() / 1_000_000_000) as u32;
     if let Some(known) = kernel.affinity(&key)
         && now.wrapping_sub(known.seconds()) <= route.header.affinity_seconds
-        && kernel.backend(known.backend()).is_some_and(|backend| backend.serves(route.service, route.bit))
+        && let Some(backend) = kernel.backend(known.backend())
+        && backend.serves(route.service, route.bit)
     {
         if known.seconds() != now {
             kernel.set_affinity(&key, AffinityWord::new(known.backend(), now));
@@ -212,17 +228,19 @@ fn client<K: Kernel>(kernel: &K, ipv4: bool) -> Address {
     if cookie == kernel.node_netns() {
         return NODE_CLIENT;
     }
-    let pod = kernel.pod(cookie).map(|pod| if ipv4 { pod.ipv4 } else { pod.ipv6 });
-    match pod {
-        Some(address) if !address.is_none() => address,
-        Some(_) | None => namespace_client(cookie),
+    if let Some(pod) = kernel.pod(cookie) {
+        let address = if ipv4 { pod.ipv4 } else { pod.ipv6 };
+        if !address.is_none() {
+            return address;
+        }
     }
+    namespace_client(cookie)
 }
 
 #[inline(always)]
 fn keep_or_pick<'a, K: Kernel>(
     kernel: &'a K,
-    route: &Route<'_>,
+    route: &Route,
     key: &FrontendKey,
     cookie: u64,
 ) -> Result<&'a Backend, Stop> {
@@ -257,22 +275,23 @@ fn keep_or_pick<'a, K: Kernel>(
 fn is_taken<K: Kernel>(kernel: &K, backend: &Backend, key: &FrontendKey, cookie: u64) -> bool {
     let reverse = ReverseKey::new(cookie, *backend.address(), backend.port());
     let dialled = Dialled::new(&reverse, *key.address(), key.port());
-    kernel.dialled(&reverse).is_some_and(|known| known.is_of(&reverse) && known != dialled)
+    match kernel.dialled(&reverse) {
+        Some(known) => known.is_of(&reverse) && !known.is(&dialled),
+        None => false,
+    }
 }
 
 #[inline(always)]
-fn read_dialled<K: Kernel>(kernel: &K, key: &ReverseKey) -> Option<(Address, [u8; 2])> {
+fn read_dialled<K: Kernel>(kernel: &K, key: &ReverseKey) -> Option<(Address, Port)> {
     let dialled = kernel.dialled(key)?;
-    dialled.is_of(key).then(|| (*dialled.address(), dialled.port()))
+    if dialled.is_of(key) { Some((*dialled.address(), dialled.port())) } else { None }
 }
 
 /// The backend id in a slot.
 #[inline(always)]
-fn at<K: Kernel>(kernel: &K, route: &Route<'_>, slot: u32) -> Result<u32, Stop> {
+fn at<K: Kernel>(kernel: &K, route: &Route, slot: u32) -> Result<u32, Stop> {
+    // The first line is looked up again too: a branch for it would lose the mask that the verifier wants.
     let word = HEADER_WORDS + slot;
-    if word < LINE_WORDS {
-        return Ok(route.first.word(word));
-    }
     let line = kernel.line(route.base + word / LINE_WORDS).ok_or(Stop::Leave(Reason::Inconsistent))?;
     Ok(line.word(word))
 }

@@ -1,17 +1,16 @@
 //! Map `frontends`: HASH, what a client dials -> one word. The word is read in one load and carries a check
 //! of its key, because a freed hash element may be handed to another key under a reader that still holds it.
 
-use crate::address::{Address, mix};
+use crate::address::{Address, Port, mix};
 
 /// Address, port and protocol that a client dials. Map key: 16 + 2 + 1 bytes and a zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
 pub struct FrontendKey {
     address: Address,
-    /// Network order.
-    port: [u8; 2],
-    protocol: u8,
-    zero: u8,
+    port: Port,
+    /// Two bytes: protocol, zero.
+    protocol: u16,
 }
 
 const _: () = assert!(size_of::<FrontendKey>() == 20);
@@ -22,16 +21,16 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 
 impl FrontendKey {
-    /// A frontend; the port in network order, the protocol as in the IP header.
+    /// A frontend; the protocol as in the IP header.
     #[inline(always)]
-    pub const fn new(address: Address, port: [u8; 2], protocol: u8) -> Self {
-        Self { address, port, protocol, zero: 0 }
+    pub const fn new(address: Address, port: Port, protocol: u8) -> Self {
+        Self { address, port, protocol: (protocol as u16).to_le() }
     }
 
     /// The entry that stands for all other ports of the address.
     #[inline(always)]
     pub const fn any_port(address: Address) -> Self {
-        Self::new(address, [0; 2], 0)
+        Self::new(address, Port::new(0), 0)
     }
 
     /// The address.
@@ -40,40 +39,40 @@ impl FrontendKey {
         &self.address
     }
 
-    /// The port, in network order.
+    /// The port.
     #[inline(always)]
-    pub const fn port(&self) -> [u8; 2] {
+    pub const fn port(&self) -> Port {
         self.port
     }
 
     /// The protocol as in the IP header.
     #[inline(always)]
     pub const fn protocol(&self) -> u8 {
-        self.protocol
+        u16::from_le(self.protocol) as u8
     }
 
     /// The key as the map has it.
     pub const fn to_bytes(&self) -> [u8; 20] {
-        let a = &self.address.0;
-        let [p, q] = self.port;
-        [
-            a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15],
-            p, q, self.protocol, self.zero,
-        ]
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.address.bytes();
+        let ([q, r], [s, t]) = (self.port.word().to_ne_bytes(), self.protocol.to_ne_bytes());
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t]
     }
 
     /// From a key of the map.
     pub const fn from_bytes(bytes: &[u8; 20]) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, port @ .., protocol, zero] = *bytes;
-        let address = Address([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]);
-        Self { address, port, protocol, zero }
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t] = *bytes;
+        Self {
+            address: Address::from_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]),
+            port: Port::from_word(u16::from_ne_bytes([q, r])),
+            protocol: u16::from_ne_bytes([s, t]),
+        }
     }
 
     /// The check that the word of this key carries.
     #[inline(always)]
     pub const fn check(&self) -> u16 {
         let [a, b, c, d] = self.address.words();
-        let rest = u32::from_ne_bytes([self.port[0], self.port[1], self.protocol, self.zero]);
+        let rest = (self.port.word() as u32) << 16 | self.protocol as u32;
         let sum = mix(mix(mix(mix(mix(1, a), b), c), d), rest);
         (sum >> 16) as u16
     }
@@ -133,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_word_gives_back_what_was_put_in() {
-        let key = FrontendKey::new(Address([7; 16]), 443_u16.to_be_bytes(), TCP);
+        let key = FrontendKey::new(Address::from_words([7; 4]), Port::new(443), TCP);
         let word = FrontendWord::new(&key, 0xdead_beef, FrontendWord::NODE_ONLY);
         assert_eq!(word.service(), 0xdead_beef);
         assert!(word.has(FrontendWord::NODE_ONLY) && !word.has(FrontendWord::HERE_FIRST));
@@ -148,11 +147,11 @@ mod tests {
 
     #[test]
     fn keys_that_differ_in_one_part_have_different_checks() {
-        let key = FrontendKey::new(Address([7; 16]), 443_u16.to_be_bytes(), TCP);
+        let key = FrontendKey::new(Address::from_words([7; 4]), Port::new(443), TCP);
         for other in [
-            FrontendKey::new(Address([8; 16]), 443_u16.to_be_bytes(), TCP),
-            FrontendKey::new(Address([7; 16]), 444_u16.to_be_bytes(), TCP),
-            FrontendKey::new(Address([7; 16]), 443_u16.to_be_bytes(), UDP),
+            FrontendKey::new(Address::from_words([8; 4]), Port::new(443), TCP),
+            FrontendKey::new(Address::from_words([7; 4]), Port::new(444), TCP),
+            FrontendKey::new(Address::from_words([7; 4]), Port::new(443), UDP),
         ] {
             assert!(!FrontendWord::new(&other, 1, 0).is_of(&key), "{other:?}");
         }

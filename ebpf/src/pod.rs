@@ -7,7 +7,7 @@ use crate::address::Address;
 
 /// Map value: the addresses of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C, align(4))]
+#[repr(C)]
 pub struct PodAddresses {
     /// IPv4, or `::`.
     pub ipv4: Address,

@@ -4,23 +4,25 @@
 //! migrate it: later layouts use the reserved bytes and a higher version, and open the same pinned map.
 //! Map `reverse_udp`: LRU of unconnected UDP sockets, by socket cookie and backend address.
 
-use crate::address::{Address, mix};
+use crate::address::{Address, Port, mix};
 
 /// The only version so far.
 pub const VERSION: u8 = 1;
 
+const VERSION_WORD: u16 = (VERSION as u16).to_le();
+
 /// What a connected socket dialled: version, zero, port in network order, address, service id, backend id,
 /// four reserved zero bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C, align(4))]
+#[repr(C)]
 pub struct Record {
-    version: u8,
-    zero: u8,
-    port: [u8; 2],
+    /// Two bytes: version, zero.
+    version: u16,
+    port: Port,
     address: Address,
     service: u32,
     backend: u32,
-    reserved: [u8; 4],
+    reserved: u32,
 }
 
 const _: () = assert!(size_of::<Record>() == 32);
@@ -28,14 +30,14 @@ const _: () = assert!(size_of::<Record>() == 32);
 impl Record {
     /// The record of a socket that dialled `address` and `port`.
     #[inline(always)]
-    pub const fn new(address: Address, port: [u8; 2], service: u32, backend: u32) -> Self {
-        Self { version: VERSION, zero: 0, port, address, service, backend, reserved: [0; 4] }
+    pub const fn new(address: Address, port: Port, service: u32, backend: u32) -> Self {
+        Self { version: VERSION_WORD, port, address, service, backend, reserved: 0 }
     }
 
     /// Whether it says anything.
     #[inline(always)]
     pub const fn is_known(&self) -> bool {
-        self.version == VERSION
+        self.version == VERSION_WORD
     }
 
     /// The address dialled.
@@ -44,9 +46,9 @@ impl Record {
         &self.address
     }
 
-    /// The port dialled, in network order.
+    /// The port dialled.
     #[inline(always)]
-    pub const fn port(&self) -> [u8; 2] {
+    pub const fn port(&self) -> Port {
         self.port
     }
 
@@ -67,8 +69,8 @@ impl Record {
 pub struct ReverseKey {
     cookie: u64,
     address: Address,
-    port: [u8; 2],
-    zero: [u8; 6],
+    /// Eight bytes: port, zeros.
+    port: [u32; 2],
 }
 
 const _: () = assert!(size_of::<ReverseKey>() == 32);
@@ -76,16 +78,15 @@ const _: () = assert!(size_of::<ReverseKey>() == 32);
 impl ReverseKey {
     /// The key of what comes to a socket from an address and port.
     #[inline(always)]
-    pub const fn new(cookie: u64, address: Address, port: [u8; 2]) -> Self {
-        Self { cookie, address, port, zero: [0; 6] }
+    pub const fn new(cookie: u64, address: Address, port: Port) -> Self {
+        Self { cookie, address, port: [port_word(port), 0] }
     }
 
     #[inline(always)]
     const fn check(&self) -> u32 {
         let [a, b, c, d] = self.address.words();
         let cookie = mix(mix(1, self.cookie as u32), (self.cookie >> 32) as u32);
-        let port = u32::from_ne_bytes([self.port[0], self.port[1], 1, 1]);
-        mix(mix(mix(mix(mix(cookie, a), b), c), d), port)
+        mix(mix(mix(mix(mix(cookie, a), b), c), d), self.port[0])
     }
 }
 
@@ -95,8 +96,8 @@ impl ReverseKey {
 #[repr(C, align(8))]
 pub struct Dialled {
     check: u32,
-    port: [u8; 2],
-    zero: [u8; 2],
+    /// Four bytes: port, zeros.
+    port: u32,
     address: Address,
 }
 
@@ -105,8 +106,8 @@ const _: () = assert!(size_of::<Dialled>() == 24);
 impl Dialled {
     /// The entry of `key`.
     #[inline(always)]
-    pub const fn new(key: &ReverseKey, address: Address, port: [u8; 2]) -> Self {
-        Self { check: key.check(), port, zero: [0; 2], address }
+    pub const fn new(key: &ReverseKey, address: Address, port: Port) -> Self {
+        Self { check: key.check(), port: port_word(port), address }
     }
 
     /// Reads an element that another CPU may be handing to another key: the check last.
@@ -117,16 +118,14 @@ impl Dialled {
     #[inline(always)]
     pub unsafe fn read(element: *const Self) -> Self {
         let words = element.cast::<u32>();
-        let mut copy = [0_u32; 6];
-        for index in (0..6).rev() {
+        let word = |index| {
             // SAFETY: an element has six words, and its alignment is at least theirs.
             let word = unsafe { words.add(index) };
             // SAFETY: the caller vouches for the element.
-            copy[index] = unsafe { word.read_volatile() };
-        }
-        let [check, rest, a, b, c, d] = copy;
-        let [p, q, y, z] = rest.to_ne_bytes();
-        Self { check, port: [p, q], zero: [y, z], address: Address::from_words([a, b, c, d]) }
+            unsafe { word.read_volatile() }
+        };
+        let [d, c, b, a, rest, check] = [word(5), word(4), word(3), word(2), word(1), word(0)];
+        Self { check, port: rest, address: Address::from_words([a, b, c, d]) }
     }
 
     /// Whether this is an entry of `key`.
@@ -135,15 +134,33 @@ impl Dialled {
         self.check == key.check()
     }
 
+    /// Whether both say the same of the same key.
+    #[inline(always)]
+    pub const fn is(&self, other: &Self) -> bool {
+        self.check == other.check && self.port == other.port && self.address.is(&other.address)
+    }
+
     /// The address dialled.
     #[inline(always)]
     pub const fn address(&self) -> &Address {
         &self.address
     }
 
-    /// The port dialled, in network order.
+    /// The port dialled.
     #[inline(always)]
-    pub const fn port(&self) -> [u8; 2] {
-        self.port
+    pub const fn port(&self) -> Port {
+        word_port(self.port)
     }
+}
+
+/// A port in the first two of four bytes.
+#[inline(always)]
+const fn port_word(port: Port) -> u32 {
+    ((port.number() as u32) << 16).to_be()
+}
+
+/// The port in the first two of four bytes.
+#[inline(always)]
+const fn word_port(word: u32) -> Port {
+    Port::new((u32::from_be(word) >> 16) as u16)
 }

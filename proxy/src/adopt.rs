@@ -150,11 +150,7 @@ fn read_block(
 }
 
 fn slot_of(backend: &Backend) -> Slot {
-    Slot {
-        ip: IpAddr::from(*backend.address()),
-        port: u16::from_be_bytes(backend.port()),
-        windows: backend.windows(),
-    }
+    Slot { ip: IpAddr::from(*backend.address()), port: backend.port().number(), windows: backend.windows() }
 }
 
 /// A name that no service can have, for what nobody wants any more.

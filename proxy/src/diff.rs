@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ebpf::address::Port;
 use ebpf::backend::Backend;
 use ebpf::block::{Header, ServiceWord, lines_for};
 use ebpf::frontend::FrontendWord;
@@ -237,7 +238,7 @@ fn try_place(
 }
 
 fn backend_of(slot: &Slot, key: &ServiceKey, service: u32) -> Backend {
-    Backend::new(slot.ip.into(), slot.port.to_be_bytes(), key.protocol.number(), service)
+    Backend::new(slot.ip.into(), Port::new(slot.port), key.protocol.number(), service)
         .with_windows(slot.windows)
 }
 

@@ -1,7 +1,7 @@
 //! The fake dataplane: the same bytes as the kernel's maps, kept in memory, with the rules of "grow before
 //! shrink" checked after every operation. For tests, and for plans that touch nothing.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use ebpf::backend::Backend;
 use ebpf::block::{HEADER_WORDS, LINE_WORDS, Line, ServiceWord, lines_for};
@@ -15,7 +15,7 @@ use crate::op::{Dataplane, Op, Refused};
 #[derive(Clone, Debug)]
 pub struct Fake {
     sizes: Sizes,
-    frontends: BTreeMap<FrontendKey, FrontendWord>,
+    frontends: HashMap<FrontendKey, FrontendWord>,
     services: Vec<ServiceWord>,
     lines: Vec<Line>,
     backends: Vec<Backend>,
@@ -37,7 +37,7 @@ impl Fake {
     pub fn new(sizes: Sizes) -> Self {
         Self {
             sizes,
-            frontends: BTreeMap::new(),
+            frontends: HashMap::new(),
             services: vec![ServiceWord::UNPUBLISHED; sizes.services as usize],
             lines: vec![Line([0; 16]); sizes.lines as usize],
             backends: vec![Backend::UNUSED; sizes.backends as usize],

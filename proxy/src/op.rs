@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use ebpf::address::Port;
 use ebpf::backend::Backend;
 use ebpf::block::{Header, ServiceWord};
 use ebpf::frontend::{FrontendKey, FrontendWord, TCP, UDP};
@@ -72,7 +73,7 @@ impl Frontend {
             Some(protocol) => protocol.number(),
             None => return FrontendKey::any_port(self.ip.into()),
         };
-        FrontendKey::new(self.ip.into(), self.port.to_be_bytes(), protocol)
+        FrontendKey::new(self.ip.into(), Port::new(self.port), protocol)
     }
 
     /// The frontend of a key; None if the key is none of ours.
@@ -83,6 +84,6 @@ impl Frontend {
             0 => None,
             _ => return None,
         };
-        Some(Self { ip: IpAddr::from(*key.address()), port: u16::from_be_bytes(key.port()), protocol })
+        Some(Self { ip: IpAddr::from(*key.address()), port: key.port().number(), protocol })
     }
 }

@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns,
 };
 use aya_ebpf::programs::SockAddrContext;
-use ebpf::address::Address;
+use ebpf::address::{Address, Port};
 use ebpf::affinity::{AffinityKey, AffinityWord};
 use ebpf::backend::Backend;
 use ebpf::block::{Line, ServiceWord};
@@ -84,15 +84,15 @@ impl Socket {
         ])
     }
 
-    /// The port of the context, in network order.
+    /// The port of the context.
     #[inline(always)]
-    pub(super) fn port(&self) -> [u8; 2] {
-        (read!(self, user_port) as u16).to_ne_bytes()
+    pub(super) fn port(&self) -> Port {
+        Port::from_word(read!(self, user_port) as u16)
     }
 
     /// Changes the address and port of the context.
     #[inline(always)]
-    pub(super) fn set(&self, address: Address, port: [u8; 2]) {
+    pub(super) fn set(&self, address: Address, port: Port) {
         let [a, b, c, d] = address.words();
         if self.ipv4 {
             write!(self, d, user_ip4);
@@ -102,7 +102,7 @@ impl Socket {
             write!(self, c, user_ip6[2]);
             write!(self, d, user_ip6[3]);
         }
-        write!(self, u16::from_ne_bytes(port) as u32, user_port);
+        write!(self, port.word() as u32, user_port);
     }
 
     /// Whether the address of the context is the peer that the socket is connected to.
@@ -114,7 +114,7 @@ impl Socket {
         }
         // SAFETY: checked for null; the field has its own width.
         let port = unsafe { (&raw const (*socket).dst_port).read_volatile() };
-        port != 0 && port.to_ne_bytes() == self.port()
+        port != 0 && Port::from_word(port) == self.port()
     }
 
     #[inline(always)]
@@ -227,15 +227,15 @@ impl Kernel for Socket {
 
     #[inline(always)]
     fn set_record(&self, record: &Record) -> bool {
-        let mut record = *record;
-        // SAFETY: the helper takes the socket of the context; the record is copied on creation.
-        let stored = unsafe { maps::REVERSE.get_or_insert_ptr_mut(&self.ctx, Some(&mut record)) };
-        if stored.is_null() {
-            return false;
+        let stored = self.storage();
+        if !stored.is_null() {
+            // SAFETY: not null, so it is this socket's storage; an older record is overwritten.
+            unsafe { stored.write_volatile(*record) };
+            return true;
         }
-        // SAFETY: not null, so it is this socket's storage; an older record is overwritten.
-        unsafe { stored.write(record) };
-        true
+        let mut copy = *record;
+        // SAFETY: the helper takes the socket of the context, and copies the record.
+        !unsafe { maps::REVERSE.get_or_insert_ptr_mut(&self.ctx, Some(&mut copy)) }.is_null()
     }
 
     #[inline(always)]

@@ -1,0 +1,99 @@
+//! Addresses, servers that say who they are, and clients.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+/// How long a client waits for an answer that must come.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Gives the loopback device another address.
+pub(crate) fn add_address(ip: &str) {
+    let prefix = if ip.contains(':') { 128 } else { 32 };
+    super::run(&format!("ip addr add {ip}/{prefix} dev lo"));
+}
+
+/// A TCP server that answers every connection with its own address and the client's; it lives as long as the
+/// process.
+pub(crate) fn tcp_server(address: &str) {
+    let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            std::thread::spawn(move || {
+                let me = stream.local_addr().expect("a local address");
+                while let Ok(1..) = stream.read(&mut [0; 64]) {
+                    let _ = stream.write_all(format!("{me}\n").as_bytes());
+                }
+            });
+        }
+    });
+}
+
+/// A UDP server that answers every datagram with its own address.
+pub(crate) fn udp_server(address: &str) {
+    let socket = UdpSocket::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    let me = socket.local_addr().expect("a local address").to_string();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((_, client)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(me.as_bytes(), client);
+        }
+    });
+}
+
+/// An address on the loopback device with a TCP and a UDP server on one port.
+pub(crate) fn backend(ip: &str, port: u16) {
+    add_address(ip);
+    serve(ip, port);
+}
+
+/// A TCP and a UDP server.
+pub(crate) fn serve(ip: &str, port: u16) {
+    let address = SocketAddr::new(ip.parse().expect("an address"), port).to_string();
+    tcp_server(&address);
+    udp_server(&address);
+}
+
+/// Connects.
+pub(crate) fn dial(address: &str) -> std::io::Result<TcpStream> {
+    let address: SocketAddr = address.parse().unwrap_or_else(|_| panic!("{address:?} is no socket address"));
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// What the server at the other end says of itself.
+pub(crate) fn ask(stream: &mut TcpStream) -> String {
+    stream.write_all(b"who?").expect("the server takes a question");
+    let mut buffer = [0; 128];
+    let read = stream.read(&mut buffer).expect("the server answers");
+    String::from_utf8_lossy(&buffer[..read]).trim().to_owned()
+}
+
+/// Which server a new connection reaches.
+pub(crate) fn reach(address: &str) -> String {
+    ask(&mut dial(address).unwrap_or_else(|error| panic!("{address}: {error}")))
+}
+
+/// Why a connection cannot be made.
+pub(crate) fn refused(address: &str) -> std::io::ErrorKind {
+    dial(address).expect_err("the connection must fail").kind()
+}
+
+/// An unconnected UDP socket of the family of `like`.
+pub(crate) fn udp_socket(like: &str) -> UdpSocket {
+    let like: SocketAddr = like.parse().expect("a socket address");
+    let any: IpAddr = if like.is_ipv4() { "0.0.0.0" } else { "::" }.parse().expect("an address");
+    let socket = UdpSocket::bind((any, 0)).expect("a socket");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    socket
+}
+
+/// Sends a datagram and waits for the answer: what the server says of itself, and where it seems to come from.
+pub(crate) fn exchange(socket: &UdpSocket, address: &str) -> std::io::Result<(String, SocketAddr)> {
+    socket.send_to(b"who?", address)?;
+    let mut buffer = [0; 128];
+    let (read, from) = socket.recv_from(&mut buffer)?;
+    Ok((String::from_utf8_lossy(&buffer[..read]).into_owned(), from))
+}
