@@ -27,8 +27,9 @@ use crate::wire::{self, HEADER, Head, Rcode, Request, question_end};
 const DEADLINE: Duration = Duration::from_secs(4);
 /// Attempts for one question, over all upstreams.
 const MAX_ATTEMPTS: usize = 6;
-/// The longest message.
-const MAX_MESSAGE: usize = 65535;
+/// The longest datagram taken from an upstream; a longer answer is asked for over TCP. The client may offer
+/// to take 64 KiB, which no server uses, and which thousands of questions under way cannot each have.
+const MAX_DATAGRAM: usize = 4096;
 
 /// Asks upstreams.
 #[derive(Debug)]
@@ -202,15 +203,26 @@ async fn over_udp(upstream: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(upstream).await?;
     socket.send(query).await?;
-    let mut buffer = vec![0; MAX_MESSAGE];
+    let mut buffer = vec![0; MAX_DATAGRAM + 1];
     loop {
         let length = socket.recv(&mut buffer).await?;
         if answers(&buffer[..length], query) {
             buffer.truncate(length);
-            buffer.shrink_to_fit();
+            if length > MAX_DATAGRAM {
+                cut(&mut buffer);
+            }
             return Ok(buffer);
         }
         tracing::debug!(%upstream, "a datagram that answers another question was ignored");
+    }
+}
+
+/// Leaves the question alone, truncated.
+fn cut(message: &mut Vec<u8>) {
+    if let Some(end) = question_end(message) {
+        message.truncate(end);
+        message[2] |= (Head::TRUNCATED >> 8) as u8;
+        message[6..HEADER].fill(0);
     }
 }
 

@@ -13,12 +13,19 @@ pub enum Reply {
     Drop,
     /// Send these octets.
     Send(Vec<u8>),
-    /// Ask again once the zone is ready.
-    Hold(Request),
-    /// Send the request on as it came.
-    Relay(Request),
-    /// Ask upstream for the end of a chain of aliases.
-    Chase(Request, Vec<Record>, DomainName),
+    /// Wait for something.
+    Wait(Request, Wait),
+}
+
+/// What a request waits for.
+#[derive(Debug)]
+pub enum Wait {
+    /// The first lists; then it is to be decided anew.
+    Lists,
+    /// An upstream's answer to the request as it came.
+    Upstream,
+    /// An upstream's answer about the name that a chain of aliases ends at.
+    Alias(Vec<Record>, DomainName),
 }
 
 /// Extended errors (RFC 8914) that we give.
@@ -54,9 +61,9 @@ pub fn respond(zone: &Zone, message: &[u8], transport: Transport, seed: u64) -> 
 /// What to do about a request that has been read.
 pub(crate) fn decide(zone: &Zone, request: Request, seed: u64) -> Reply {
     let contents = match answer(zone, &request.question, seed) {
-        Answer::NotYet => return Reply::Hold(request),
-        Answer::Forward { chain, .. } if chain.is_empty() => return Reply::Relay(request),
-        Answer::Forward { chain, name } => return Reply::Chase(request, chain, name),
+        Answer::NotYet => return Reply::Wait(request, Wait::Lists),
+        Answer::Forward { chain, .. } if chain.is_empty() => return Reply::Wait(request, Wait::Upstream),
+        Answer::Forward { chain, name } => return Reply::Wait(request, Wait::Alias(chain, name)),
         Answer::ServFail => {
             return Reply::Send(failure(&request, Rcode::SERV_FAIL, Some(extended::NOT_PROGRAMMED)));
         }

@@ -39,37 +39,36 @@ pub(crate) fn parse(name: &Folded) -> Option<Range> {
 }
 
 fn parse4(name: &Folded, above: usize) -> Range {
-    let mut octets = [0; 4];
-    let mut known = 0;
-    while known < 4.min(above) {
-        let Some(octet) = decimal(name.label(above - 1 - known)) else { break };
-        octets[known] = octet;
-        known += 1;
+    let (mut first, mut bits, mut left) = (0, 0_u8, above);
+    while bits < 32 && left > 0 {
+        let Some(octet) = decimal(name.label(left - 1)) else { break };
+        bits += 8;
+        left -= 1;
+        first |= u32::from(octet) << (32 - bits);
     }
-    let first = u32::from_be_bytes(octets);
-    let free = u32::MAX.checked_shr(known as u32 * 8).unwrap_or(0);
+    let free = u32::MAX.checked_shr(bits.into()).unwrap_or(0);
     Range {
         first: Ipv4Addr::from(first).into(),
         last: Ipv4Addr::from(first | free).into(),
-        bits: known as u8 * 8,
-        extra: above - known,
+        bits,
+        extra: left,
     }
 }
 
 fn parse6(name: &Folded, above: usize) -> Range {
-    let mut first: u128 = 0;
-    let mut known = 0;
-    while known < 32.min(above) {
-        let Some(nibble) = hexadecimal(name.label(above - 1 - known)) else { break };
-        first |= u128::from(nibble) << (124 - known * 4);
-        known += 1;
+    let (mut first, mut bits, mut left) = (0, 0_u8, above);
+    while bits < 128 && left > 0 {
+        let Some(nibble) = hexadecimal(name.label(left - 1)) else { break };
+        bits += 4;
+        left -= 1;
+        first |= u128::from(nibble) << (128 - bits);
     }
-    let free = u128::MAX.checked_shr(known as u32 * 4).unwrap_or(0);
+    let free = u128::MAX.checked_shr(bits.into()).unwrap_or(0);
     Range {
         first: Ipv6Addr::from(first).into(),
         last: Ipv6Addr::from(first | free).into(),
-        bits: known as u8 * 4,
-        extra: above - known,
+        bits,
+        extra: left,
     }
 }
 

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::forward::Forwarder;
 use crate::metrics::Metrics;
 use crate::names::Reader;
-use crate::respond::{Reply, decide, extended, failure, respond};
+use crate::respond::{Reply, Wait, decide, extended, failure, respond};
 use crate::tcp;
 use crate::upstreams::Upstreams;
 use crate::wire::{Rcode, Request, Transport};
@@ -90,29 +90,30 @@ pub struct Server {
 /// Binds the sockets and starts the tasks. Call inside a tokio runtime.
 pub fn start(
     config: Config,
-    zone: Reader,
-    metrics: Metrics,
+    zone: &Reader,
+    metrics: &Metrics,
     drain: &CancellationToken,
 ) -> Result<Server, StartError> {
     let mut sockets = config.sockets;
     for address in config.listen {
         sockets.push(Bound::bind(address)?);
     }
-    let forwarder = Arc::new(Forwarder::new(config.upstreams.read(), metrics.clone()));
+    let sockets: Vec<_> = sockets.into_iter().map(Bound::listen).collect::<Result<_, _>>()?;
+    let addresses: Vec<SocketAddr> = sockets.iter().map(|(address, ..)| *address).collect();
+    let upstreams = config.upstreams.without(&addresses);
+    let forwarder = Arc::new(Forwarder::new(upstreams.read(), metrics.clone()));
+    let (pending, held) = (Arc::new(Semaphore::new(MAX_PENDING)), Arc::new(Semaphore::new(MAX_HELD)));
     let mut tasks = JoinSet::new();
-    tasks.spawn(config.upstreams.watch(Arc::clone(&forwarder), drain.clone()));
-    let mut addresses = Vec::new();
-    for socket in sockets {
-        let (address, udp, tcp) = socket.listen()?;
+    tasks.spawn(upstreams.watch(Arc::clone(&forwarder), drain.clone()));
+    for (address, udp, tcp) in sockets {
         let responder = Arc::new(Responder {
             zone: zone.clone(),
             forwarder: Arc::clone(&forwarder),
             metrics: metrics.clone(),
             server: format!("dns://{address}").into(),
-            pending: Arc::new(Semaphore::new(MAX_PENDING)),
-            held: Semaphore::new(MAX_HELD),
+            pending: Arc::clone(&pending),
+            held: Arc::clone(&held),
         });
-        addresses.push(address);
         tasks.spawn(serve_udp(udp, Arc::clone(&responder), drain.clone()));
         tasks.spawn(tcp::serve(tcp, responder, drain.clone()));
     }
@@ -199,7 +200,7 @@ pub(crate) struct Responder {
     metrics: Metrics,
     server: Arc<str>,
     pending: Arc<Semaphore>,
-    held: Semaphore,
+    held: Arc<Semaphore>,
 }
 
 /// What became of a request at once.
@@ -211,65 +212,77 @@ pub(crate) enum Taken {
 
 /// A request that has to wait.
 pub(crate) struct Job {
-    reply: Reply,
+    request: Request,
+    wait: Wait,
     message: Vec<u8>,
-    transport: Transport,
     since: Instant,
-    _permit: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Responder {
     /// Takes in a request.
     pub(crate) fn take(&self, message: &[u8], transport: Transport) -> Taken {
         let since = Instant::now();
-        let reply = self.zone.read(|zone| respond(zone, message, transport, rand::random()));
-        let (Reply::Hold(request) | Reply::Relay(request) | Reply::Chase(request, ..)) = &reply else {
-            return match reply {
-                Reply::Send(answer) => Taken::Answer(self.count(message, answer, transport, since)),
-                _ => Taken::Nothing,
-            };
-        };
-        match Arc::clone(&self.pending).try_acquire_owned() {
-            Ok(permit) => {
-                Taken::Later(Job { message: message.to_vec(), reply, transport, since, _permit: permit })
+        match self.zone.read(|zone| respond(zone, message, transport, rand::random())) {
+            Reply::Drop => Taken::Nothing,
+            Reply::Send(answer) => {
+                self.count(message, &answer, (transport, since));
+                Taken::Answer(answer)
             }
-            Err(_) => {
-                self.metrics.shed.inc();
-                let answer = failure(request, Rcode::SERV_FAIL, Some(extended::BUSY));
-                Taken::Answer(self.count(message, answer, transport, since))
-            }
+            Reply::Wait(request, wait) => match Arc::clone(&self.pending).try_acquire_owned() {
+                Ok(place) => {
+                    Taken::Later(Job { request, wait, message: message.to_vec(), since, _place: place })
+                }
+                Err(_) => {
+                    let answer = self.shed(&request);
+                    self.count(message, &answer, (transport, since));
+                    Taken::Answer(answer)
+                }
+            },
         }
     }
 
     /// Answers a request that has to wait. Bounded in time.
     pub(crate) async fn finish(&self, job: Job) -> Vec<u8> {
-        let reply = match job.reply {
-            Reply::Hold(request) => self.hold(request).await,
-            other => other,
+        let Job { request, wait, message, since, _place } = job;
+        let transport = request.transport;
+        let answer = match wait {
+            Wait::Lists => self.hold(request, &message).await,
+            Wait::Upstream | Wait::Alias(..) => self.ask(&request, wait, &message).await,
         };
-        let answer = match reply {
-            Reply::Send(answer) => answer,
-            Reply::Relay(request) => self.forwarder.relay(&job.message, &request).await,
-            Reply::Chase(request, chain, name) => self.forwarder.chase(&request, chain, name).await,
-            Reply::Hold(request) => failure(&request, Rcode::SERV_FAIL, Some(extended::NOT_READY)),
-            Reply::Drop => Vec::new(),
-        };
-        self.count(&job.message, answer, job.transport, job.since)
+        self.count(&message, &answer, (transport, since));
+        answer
     }
 
-    async fn hold(&self, request: Request) -> Reply {
-        let Ok(_permit) = self.held.try_acquire() else {
-            self.metrics.shed.inc();
-            return Reply::Hold(request);
-        };
-        match timeout(HOLD, self.zone.wait_ready()).await {
-            Ok(()) => self.zone.read(|zone| decide(zone, request, rand::random())),
-            Err(_) => Reply::Hold(request),
+    /// Waits for the first lists, then answers.
+    async fn hold(&self, request: Request, message: &[u8]) -> Vec<u8> {
+        let Ok(place) = self.held.try_acquire() else { return self.shed(&request) };
+        let listed = timeout(HOLD, self.zone.wait_ready()).await;
+        drop(place);
+        if listed.is_err() {
+            return failure(&request, Rcode::SERV_FAIL, Some(extended::NOT_READY));
+        }
+        match self.zone.read(|zone| decide(zone, request, rand::random())) {
+            Reply::Send(answer) => answer,
+            Reply::Wait(request, wait) => self.ask(&request, wait, message).await,
+            Reply::Drop => Vec::new(),
         }
     }
 
-    fn count(&self, message: &[u8], answer: Vec<u8>, transport: Transport, since: Instant) -> Vec<u8> {
-        self.metrics.count(&self.server, message, &answer, (transport, since.elapsed()));
-        answer
+    async fn ask(&self, request: &Request, wait: Wait, message: &[u8]) -> Vec<u8> {
+        match wait {
+            Wait::Upstream => self.forwarder.relay(message, request).await,
+            Wait::Alias(chain, name) => self.forwarder.chase(request, chain, name).await,
+            Wait::Lists => failure(request, Rcode::SERV_FAIL, Some(extended::NOT_READY)),
+        }
+    }
+
+    fn shed(&self, request: &Request) -> Vec<u8> {
+        self.metrics.shed.inc();
+        failure(request, Rcode::SERV_FAIL, Some(extended::BUSY))
+    }
+
+    fn count(&self, message: &[u8], answer: &[u8], (transport, since): (Transport, Instant)) {
+        self.metrics.count(&self.server, message, answer, (transport, since.elapsed()));
     }
 }

@@ -30,8 +30,8 @@ pub enum Upstreams {
         resolv_conf: PathBuf,
         /// `/run/systemd/resolve/resolv.conf`: the servers behind the stub.
         behind_stub: PathBuf,
-        /// Our own addresses: asking ourselves would be a loop.
-        own: Vec<IpAddr>,
+        /// Addresses that lead to us besides those we listen on: asking ourselves would be a loop.
+        own: Vec<SocketAddr>,
     },
 }
 
@@ -43,12 +43,20 @@ impl Default for Upstreams {
 
 impl Upstreams {
     /// Those of this node, without our own addresses.
-    pub fn of_node(own: Vec<IpAddr>) -> Self {
+    pub fn of_node(own: Vec<SocketAddr>) -> Self {
         Self::Files {
             resolv_conf: "/etc/resolv.conf".into(),
             behind_stub: "/run/systemd/resolve/resolv.conf".into(),
             own,
         }
+    }
+
+    /// The same without these addresses, which turned out to be ours too.
+    pub(crate) fn without(mut self, addresses: &[SocketAddr]) -> Self {
+        if let Self::Files { own, .. } = &mut self {
+            own.extend(addresses);
+        }
+        self
     }
 
     /// The upstreams as of now. A file that cannot be read has none.
@@ -81,13 +89,13 @@ impl Upstreams {
 }
 
 /// The servers that two files name: those of the first, or of the second where the first names a stub.
-pub fn choose(resolv_conf: &str, behind_stub: &str, own: &[IpAddr]) -> Vec<SocketAddr> {
+pub fn choose(resolv_conf: &str, behind_stub: &str, own: &[SocketAddr]) -> Vec<SocketAddr> {
     let direct = nameservers(resolv_conf);
     let stub = direct.iter().any(|server| is_stub(server.ip()));
     let chosen = if stub { nameservers(behind_stub) } else { direct.clone() };
     // A stub with nothing known behind it is better than nothing: it forwards too.
     let mut chosen = if stub && chosen.is_empty() { direct } else { chosen };
-    chosen.retain(|server| !own.contains(&server.ip()) && !server.ip().is_unspecified());
+    chosen.retain(|server| !own.contains(server) && !server.ip().is_unspecified());
     let mut seen = Vec::new();
     chosen.retain(|server| {
         !seen.contains(server) && {
@@ -133,7 +141,7 @@ mod tests {
     use super::*;
 
     fn check(resolv_conf: &str, behind_stub: &str, expect: &[&str]) {
-        let own = ["10.96.0.10".parse().unwrap(), "169.254.20.10".parse().unwrap()];
+        let own = ["10.96.0.10:53", "169.254.20.10:53", "192.0.2.1:5353"].map(|own| own.parse().unwrap());
         let chosen: Vec<String> =
             choose(resolv_conf, behind_stub, &own).iter().map(ToString::to_string).collect();
         assert_eq!(chosen, expect);

@@ -12,13 +12,15 @@
 //!
 //! Questions go through octets: a request is written, answered, and read back by another implementation.
 
+#![allow(clippy::unwrap_used, reason = "a test that is wrong must fail at once")]
+
 mod support;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
-use dns::{DomainName, Names, RecordType, Reply, Transport, lookup, respond};
+use dns::{DomainName, Names, RecordType, Reply, Transport, Wait, lookup, respond};
 use hickory_proto::op::Message;
 use hickory_proto::rr::Record;
 use model::Cluster;
@@ -98,9 +100,9 @@ impl Stage {
         request.extend_from_slice(&dns::CLASS_IN.to_be_bytes());
         match respond(&self.names.reader().zone(), &request, Transport::Tcp, seed) {
             Reply::Send(answer) => show(&Message::from_vec(&answer).unwrap(), host),
-            Reply::Hold(_) => "held".into(),
-            Reply::Relay(_) => "relayed".into(),
-            Reply::Chase(_, chain, name) => {
+            Reply::Wait(_, Wait::Lists) => "held".into(),
+            Reply::Wait(_, Wait::Upstream) => "relayed".into(),
+            Reply::Wait(_, Wait::Alias(chain, name)) => {
                 let chain: String = chain.iter().map(|record| format!("{record}\n")).collect();
                 format!("{chain}chased: {name}\n")
             }

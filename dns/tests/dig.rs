@@ -1,5 +1,7 @@
 //! The server on loopback, asked by the real `dig`, and its behaviour in time: the first lists, the drain.
 
+#![allow(clippy::unwrap_used, reason = "a test that is wrong must fail at once")]
+
 mod support;
 
 use std::collections::BTreeSet;
@@ -36,8 +38,18 @@ fn serve(listed: Option<&str>) -> Stage {
     let (metrics, drain) = (Metrics::default(), CancellationToken::new());
     let listen = vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()];
     let config = Config { listen, sockets: Vec::new(), upstreams: Upstreams::Fixed(Vec::new()) };
-    let server = dns::start(config, names.reader(), metrics.clone(), &drain).unwrap();
+    let server = dns::start(config, &names.reader(), &metrics, &drain).unwrap();
     Stage { server, names, metrics, drain }
+}
+
+/// Whether there is a `dig` to ask with. In CI there must be.
+fn has_dig(test: &str) -> bool {
+    let found = std::process::Command::new("dig").arg("-v").output().is_ok();
+    assert!(found || std::env::var_os("CI").is_none(), "dig is not installed");
+    if !found {
+        println!("SKIP: {test}: dig is not installed (package bind9-dnsutils)");
+    }
+    found
 }
 
 async fn dig(address: SocketAddr, args: &str) -> String {
@@ -59,7 +71,10 @@ async fn check(stage: &Stage, args: &str, expect: &str) {
 }
 
 #[tokio::test]
-async fn scenario_33_every_record_kind_by_dig() {
+async fn every_record_kind_by_dig() {
+    if !has_dig("every_record_kind_by_dig") {
+        return;
+    }
     let stage = serve(Some(SHOP));
     check(&stage, "web.shop.svc.cluster.local", "10.96.0.20\n").await;
     check(&stage, "+tcp web.shop.svc.cluster.local", "10.96.0.20\n").await;
@@ -77,6 +92,9 @@ async fn scenario_33_every_record_kind_by_dig() {
 
 #[tokio::test]
 async fn flags_and_codes_as_dig_shows_them() {
+    if !has_dig("flags_and_codes_as_dig_shows_them") {
+        return;
+    }
     let stage = serve(Some(SHOP));
     let address = stage.server.addresses[0];
     let whole = dig(address, "WEB.shop.svc.cluster.local").await;
@@ -85,7 +103,7 @@ async fn flags_and_codes_as_dig_shows_them() {
         whole.contains("flags: qr aa rd ra; QUERY: 1, ANSWER: 1, AUTHORITY: 0, ADDITIONAL: 1"),
         "{whole}"
     );
-    assert!(whole.contains("WEB.shop.svc.cluster.local. 5 IN\tA"), "{whole}");
+    assert!(whole.contains("WEB.shop.svc.cluster.local. 5\tIN\tA\t10.96.0.20"), "{whole}");
     assert!(whole.contains("EDNS: version: 0, flags:; udp: 1232"), "{whole}");
     assert!(!whole.contains("recursion requested but not available"), "{whole}");
     let missing = dig(address, "nope.shop.svc.cluster.local").await;
@@ -100,6 +118,9 @@ async fn flags_and_codes_as_dig_shows_them() {
 
 #[tokio::test]
 async fn headless_addresses_are_rotated() {
+    if !has_dig("headless_addresses_are_rotated") {
+        return;
+    }
     let stage = serve(Some(SHOP));
     let mut first = BTreeSet::new();
     // 4 starts, 60 tries: missing one has a chance of 4 * 0.75^60, one in eight million.
@@ -115,6 +136,9 @@ async fn headless_addresses_are_rotated() {
 
 #[tokio::test]
 async fn before_the_first_lists_a_question_waits() {
+    if !has_dig("before_the_first_lists_a_question_waits") {
+        return;
+    }
     let mut stage = serve(None);
     let address = stage.server.addresses[0];
     let held = tokio::spawn(async move { dig(address, "+short web.shop.svc.cluster.local").await });
@@ -126,6 +150,9 @@ async fn before_the_first_lists_a_question_waits() {
 
 #[tokio::test]
 async fn lists_that_do_not_come_are_a_servfail() {
+    if !has_dig("lists_that_do_not_come_are_a_servfail") {
+        return;
+    }
     let stage = serve(None);
     let text = dig(stage.server.addresses[0], "web.shop.svc.cluster.local").await;
     assert!(text.contains("status: SERVFAIL") && text.contains("EDE: 14 (Not Ready)"), "{text}");
@@ -133,6 +160,9 @@ async fn lists_that_do_not_come_are_a_servfail() {
 
 #[tokio::test]
 async fn a_change_is_answered_at_once() {
+    if !has_dig("a_change_is_answered_at_once") {
+        return;
+    }
     let mut stage = serve(Some(SHOP));
     let mut cluster = cluster(SHOP);
     cluster.apply(event("+ service shop/new ip=10.96.0.30"));
@@ -144,6 +174,9 @@ async fn a_change_is_answered_at_once() {
 
 #[tokio::test]
 async fn many_questions_share_one_connection() {
+    if !has_dig("many_questions_share_one_connection") {
+        return;
+    }
     let stage = serve(Some(SHOP));
     let args = "+short +tcp +keepopen web.shop.svc web.shop.svc AAAA nope.shop.svc db-0.db.shop.svc";
     assert_eq!(dig(stage.server.addresses[0], args).await, "10.96.0.20\nfd00::20\n10.244.0.5\n");
@@ -173,7 +206,7 @@ async fn sockets_may_come_bound_and_a_taken_port_is_said() {
     let bound = Bound::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let address = bound.udp.local_addr().unwrap();
     let names = Names::new(config());
-    let start = |config| dns::start(config, names.reader(), Metrics::default(), &CancellationToken::new());
+    let start = |config| dns::start(config, &names.reader(), &Metrics::default(), &CancellationToken::new());
     let upstreams = || Upstreams::Fixed(Vec::new());
     let server = start(Config { listen: Vec::new(), sockets: vec![bound], upstreams: upstreams() }).unwrap();
     assert_eq!(server.addresses, [address]);
@@ -185,6 +218,9 @@ async fn sockets_may_come_bound_and_a_taken_port_is_said() {
 
 #[tokio::test]
 async fn requests_are_counted_under_coredns_names() {
+    if !has_dig("requests_are_counted_under_coredns_names") {
+        return;
+    }
     let stage = serve(Some(SHOP));
     check(&stage, "web.shop.svc.cluster.local", "10.96.0.20\n").await;
     let mut registry = Registry::default();

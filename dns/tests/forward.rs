@@ -1,5 +1,7 @@
 //! Names that are not ours: a server on loopback in front of upstreams that the test plays.
 
+#![allow(clippy::unwrap_used, reason = "a test that is wrong must fail at once")]
+
 mod support;
 
 use std::collections::BTreeSet;
@@ -52,7 +54,7 @@ fn serve(text: &str, upstreams: Vec<SocketAddr>) -> dns::Server {
     names.learn(&cluster(text).snapshot(), &BTreeSet::new());
     let listen = vec!["127.0.0.1:0".parse().unwrap()];
     let config = Config { listen, sockets: Vec::new(), upstreams: Upstreams::Fixed(upstreams) };
-    dns::start(config, names.reader(), Metrics::default(), &CancellationToken::new()).unwrap()
+    dns::start(config, &names.reader(), &Metrics::default(), &CancellationToken::new()).unwrap()
 }
 
 /// A query with an OPT record where a payload is given.

@@ -1,5 +1,7 @@
 //! Properties of the phases: whatever went before, what is learned is the snapshot.
 
+#![allow(clippy::unwrap_used, reason = "a test that is wrong must fail at once")]
+
 mod support;
 
 use std::collections::BTreeSet;

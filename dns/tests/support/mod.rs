@@ -12,6 +12,7 @@
 //! `address=hostname` gives an endpoint its hostname, `!` makes it not ready.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that is wrong must fail at once")]
 
 use dns::{DomainName, ZoneConfig};
 use model::testing::{self, name};
@@ -44,7 +45,7 @@ pub(crate) fn event(line: &str) -> Event {
     match (sign, kind) {
         ("+", "namespace") => Event::Apply(Object::Namespace(text.into())),
         ("+", "service") => Event::Apply(service(text, &rest).into()),
-        ("+", "slice") => Event::Apply(slice(name(text), &rest).into()),
+        ("+", "slice") => Event::Apply(slice(&name(text), &rest).into()),
         ("-", "namespace") => Event::Delete(Kind::Namespace, ObjectName::cluster_scoped(text)),
         ("-", "service") => Event::Delete(Kind::Service, name(text)),
         ("-", "slice") => Event::Delete(Kind::EndpointSlice, name(text)),
@@ -63,7 +64,7 @@ fn service(text: &str, words: &[&str]) -> Service {
     Service { publish_not_ready: has("publish-not-ready"), proxied_elsewhere: has("elsewhere"), ..service }
 }
 
-fn slice(full_name: ObjectName, words: &[&str]) -> EndpointSlice {
+fn slice(full_name: &ObjectName, words: &[&str]) -> EndpointSlice {
     let of = format!("{}/{}", full_name.namespace, value(words, "of").unwrap());
     let slice = testing::slice(&full_name.name, &of);
     let slice = list(words, "ports").into_iter().fold(slice, EndpointSlice::port);
