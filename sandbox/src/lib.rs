@@ -15,6 +15,7 @@ mod files;
 mod launch;
 mod life;
 mod manifest;
+mod masquerade;
 mod namespace;
 mod netlink;
 mod node;
@@ -46,6 +47,7 @@ pub use manifest::{
     Container, EmptyDir, EnvVar, FieldRef, HostPath, Manifest, ManifestError, Metadata, Naming, Pod, PodPort,
     PortProtocol, ValueFrom, Volume, VolumeMount, Work, read_pod,
 };
+pub use masquerade::{Masquerade, remove_masquerade};
 pub use namespace::{NamespaceError, NetworkNamespace, current_cookie};
 pub use netlink::{HostRoute, Link, MacAddress, Netlink, NetlinkError, Veth};
 pub use node::{

@@ -9,6 +9,7 @@
 
 mod address;
 mod link;
+pub(crate) mod netfilter;
 mod route;
 
 use std::io;
