@@ -1,5 +1,6 @@
 //! The Kubernetes source against a small API server in this process: lists, watches, lost connections,
 //! forgotten versions, refusals.
+#![expect(clippy::unwrap_used, reason = "everything here is a test")]
 
 mod api_server;
 

@@ -1,5 +1,6 @@
 //! The manifest source with real files and real processes: whatever happens to the folder, the snapshot
 //! follows. Conditions are awaited; nothing sleeps.
+#![expect(clippy::unwrap_used, reason = "everything here is a test")]
 
 use std::fs;
 use std::io::Write;
@@ -319,6 +320,21 @@ async fn a_killed_sandbox_leaves_the_endpoints_at_once() {
     bench.until("the new address", moved).await;
     fs::remove_dir_all(bench.root.path().join("run/pods/shop_web-2")).unwrap();
     bench.until("no endpoint", |snapshot| endpoints_of(snapshot, "web").is_empty()).await;
+}
+
+#[tokio::test]
+async fn what_a_killed_runner_left_behind_is_void() {
+    let mut bench = Bench::start(&[("web.yaml", &service("web", 80))]);
+    bench.until_port("web", 80).await;
+    // The process number belongs to somebody else by now: nobody holds the lock.
+    let (mut reused, mut alive) = (Pause::start(), Pause::start());
+    let directory = bench.root.path().join("run/pods/shop_web-1");
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join("lock"), "").unwrap();
+    reused.record(&bench, "web-1", "web", "10.1.0.2");
+    alive.record(&bench, "web-2", "web", "10.1.0.3");
+    bench.until("the living one", |snapshot| endpoints_of(snapshot, "web") == ["10.1.0.3"]).await;
+    assert!(!bench.log.iter().any(|event| event.contains("10.1.0.2")), "{:?}", bench.log);
 }
 
 #[tokio::test]

@@ -54,10 +54,10 @@ pub enum Error {
 
 fn watch_advice(error: &std::io::Error) -> &'static str {
     // ENOSPC here is not about disks.
-    match error.kind() {
-        std::io::ErrorKind::StorageFull => "; raise the sysctl fs.inotify.max_user_watches",
-        _ => "",
+    if error.kind() == std::io::ErrorKind::StorageFull {
+        return "; raise the sysctl fs.inotify.max_user_watches";
     }
+    ""
 }
 
 /// Which source to run.

@@ -20,7 +20,7 @@ fn check<A: DeserializeOwned, T: Debug>(
     }
 }
 
-fn check_service(spec: Value, expected: &Expect) {
+fn check_service(spec: &Value, expected: &Expect) {
     let metadata = json!({"name": "web", "namespace": "shop", "creationTimestamp": "2024-01-02T03:04:05Z"});
     check(json!({"metadata": metadata, "spec": spec}), service, expected);
 }
@@ -28,7 +28,7 @@ fn check_service(spec: Value, expected: &Expect) {
 #[test]
 fn the_defaults_of_the_api() {
     check_service(
-        json!({"clusterIP": "10.96.0.9", "ports": [{"port": 80}], "sessionAffinity": "ClientIP"}),
+        &json!({"clusterIP": "10.96.0.9", "ports": [{"port": 80}], "sessionAffinity": "ClientIP"}),
         &expect![[r#"
         Service {
             name: shop/web,
@@ -141,7 +141,7 @@ fn everything_that_is_written() {
 #[test]
 fn kinds_of_services() {
     check_service(
-        json!({"clusterIP": "None"}),
+        &json!({"clusterIP": "None"}),
         &expect![[r#"
         Service {
             name: shop/web,
@@ -166,7 +166,7 @@ fn kinds_of_services() {
     "#]],
     );
     check_service(
-        json!({"type": "ExternalName", "externalName": "a.example.", "clusterIP": "10.96.0.9"}),
+        &json!({"type": "ExternalName", "externalName": "a.example.", "clusterIP": "10.96.0.9"}),
         &expect![[r#"
         Service {
             name: shop/web,
@@ -195,13 +195,13 @@ fn kinds_of_services() {
     "#]],
     );
     check_service(
-        json!({"type": "ExternalName", "externalName": "a..example"}),
+        &json!({"type": "ExternalName", "externalName": "a..example"}),
         &expect![[r#"
         Service shop/web: spec.externalName: "a..example" is not a DNS name
     "#]],
     );
     check_service(
-        json!({"ports": [{"name": "a", "port": 80}, {"name": "b", "port": 70000}]}),
+        &json!({"ports": [{"name": "a", "port": 80}, {"name": "b", "port": 70000}]}),
         &expect![[r#"
         Service shop/web: spec.ports[1].port: 70000 is not a port (1 to 65535)
     "#]],

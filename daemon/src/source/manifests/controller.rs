@@ -10,6 +10,9 @@ use sandbox::Record;
 use super::allocate::hash;
 use super::written::{Family, Target, WrittenService};
 
+/// Name, protocol and number of a port: what pods of one slice have in common.
+type PortKey = (Name, &'static str, u16);
+
 /// The slices of `service`: one for each family and each set of port numbers, because pods may have
 /// different numbers for one name. `pods` are those of the service's namespace, all on `node`.
 pub(crate) fn slices(
@@ -21,7 +24,7 @@ pub(crate) fn slices(
     if service.selector.is_empty() || service.service.external_name().is_some() {
         return Vec::new();
     }
-    let mut groups: BTreeMap<(Family, Vec<(Name, &'static str, u16)>), Vec<Endpoint>> = BTreeMap::new();
+    let mut groups: BTreeMap<(Family, Vec<PortKey>), Vec<Endpoint>> = BTreeMap::new();
     for pod in pods.iter().filter(|pod| is_selected(&service.selector, pod)) {
         let ports = ports(service, pod);
         for family in families {
@@ -65,7 +68,7 @@ fn protocol_word(written: &str) -> &str {
     if written.is_empty() { "TCP" } else { written }
 }
 
-fn key(ports: &[(&ServicePort, u16)]) -> Vec<(Name, &'static str, u16)> {
+fn key(ports: &[(&ServicePort, u16)]) -> Vec<PortKey> {
     ports.iter().map(|(port, number)| (port.name.clone(), port.protocol.as_str(), *number)).collect()
 }
 
@@ -91,7 +94,7 @@ fn endpoint(service: &WrittenService, pod: &Record, address: IpAddr, node: &Node
 fn slice(
     service: &WrittenService,
     family: Family,
-    ports: &[(Name, &'static str, u16)],
+    ports: &[PortKey],
     mut endpoints: Vec<Endpoint>,
 ) -> EndpointSlice {
     endpoints.sort_by_key(|endpoint| endpoint.address);

@@ -11,6 +11,7 @@ mod defaults;
 mod desired;
 mod folder;
 mod kinds;
+mod reader;
 mod records;
 mod text;
 mod watch;
@@ -22,6 +23,7 @@ use model::Event;
 
 use self::desired::Desired;
 use self::folder::Folder;
+
 use super::report::Problem;
 
 pub use self::desired::Cluster;
@@ -42,7 +44,7 @@ pub struct Config {
 /// knows no sandboxes: for `fairway plan`.
 pub fn load(folder: &Path, cluster: &Cluster) -> Result<(Vec<Event>, Vec<Problem>), super::Error> {
     let mut state = Folder::default();
-    read_folder(folder, &mut state)
+    reader::read_folder(folder, &mut state)
         .map_err(|source| super::Error::Folder { folder: folder.to_owned(), source })?;
     Ok(lists(&state, &[], cluster))
 }
@@ -63,36 +65,6 @@ pub fn load_texts(
 fn lists(folder: &Folder, records: &[sandbox::Record], cluster: &Cluster) -> (Vec<Event>, Vec<Problem>) {
     let desired = Desired::new(folder, records, cluster, &Desired::default());
     (desired.lists(), desired.problems)
-}
-
-/// Reads every manifest of the folder; what the folder lacks is gone.
-fn read_folder(folder: &Path, state: &mut Folder) -> std::io::Result<()> {
-    let mut present = std::collections::BTreeSet::new();
-    for entry in std::fs::read_dir(folder)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if folder::is_manifest(&name) && read_file(folder, &name, state) {
-            present.insert(name);
-        }
-    }
-    state.retain(&present);
-    Ok(())
-}
-
-/// Reads one file, and says whether it is there. A folder whose name looks like a manifest is not.
-fn read_file(folder: &Path, name: &str, state: &mut Folder) -> bool {
-    let path = folder.join(name);
-    match std::fs::read(&path) {
-        Ok(bytes) => match String::from_utf8(bytes) {
-            Ok(text) => state.put(name, &text),
-            Err(_) => state.put_unreadable(name, "is not text in UTF-8"),
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound || path.is_dir() => {
-            state.remove(name);
-            return false;
-        }
-        Err(error) => state.put_unreadable(name, &error.to_string()),
-    }
-    true
 }
 
 #[cfg(test)]

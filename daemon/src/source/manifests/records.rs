@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use sandbox::Record;
+use sandbox::{PodId, Record};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::{AbortHandle, JoinSet};
@@ -17,10 +17,13 @@ use crate::source::report::{Problem, Reason};
 
 /// The file of one sandbox in its directory.
 const RECORD: &str = "pod.json";
+/// Held by whoever runs the sandbox.
+const LOCK: &str = "lock";
 
 /// The running sandboxes.
 #[derive(Debug)]
 pub(crate) struct Records {
+    run_dir: PathBuf,
     folder: PathBuf,
     /// By directory name.
     running: BTreeMap<String, Record>,
@@ -33,6 +36,7 @@ impl Records {
     /// The records under a run directory, none of them read yet.
     pub(crate) fn new(run_dir: &Path) -> Self {
         Self {
+            run_dir: run_dir.to_owned(),
             folder: run_dir.join("pods"),
             running: BTreeMap::new(),
             deaths: JoinSet::new(),
@@ -62,6 +66,8 @@ impl Records {
         let mut problems = Vec::new();
         let mut running = BTreeMap::new();
         let mut processes = BTreeMap::new();
+        let held: BTreeSet<PodId> =
+            sandbox::records(&self.run_dir).into_iter().map(|record| record.pod).collect();
         for directory in self.directories() {
             let key = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let record = match read(&directory.join(RECORD)) {
@@ -74,6 +80,10 @@ impl Records {
                     known.clone()
                 }
             };
+            // What a killed runner left behind, with a process number that somebody else may have by now.
+            if directory.join(LOCK).exists() && !held.contains(&record.pod) {
+                continue;
+            }
             if let Some(process) = open(record.pause) {
                 processes.insert(record.pause, process);
                 running.insert(key, record);

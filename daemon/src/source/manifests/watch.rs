@@ -5,11 +5,12 @@
 //! not looked at. Whatever else happens (the folder replaced, events lost) leads to a full scan, which is
 //! the same path as the start. Called by `source::run`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{FutureExt, StreamExt};
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask};
@@ -17,10 +18,10 @@ use model::Event;
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
-use super::desired::Desired;
-use super::folder::{Folder, is_manifest};
+use super::Config;
+use super::folder::is_manifest;
+use super::reader::{Reader, Work};
 use super::records::Records;
-use super::{Config, read_file, read_folder};
 use crate::source::Error;
 use crate::source::report::{Part, Problem, Reason, Reports};
 
@@ -37,7 +38,7 @@ pub(crate) async fn run(
     cancel: CancellationToken,
 ) -> Result<(), Error> {
     let mut shell = Shell::new(config)?;
-    let mut pending = shell.start()?;
+    let mut pending = shell.start().await?;
     reports.heard();
     loop {
         reports.replace(Part::Manifests, shell.problems());
@@ -69,25 +70,15 @@ enum Watched {
 }
 
 struct Shell {
-    config: Config,
+    folder: PathBuf,
     inotify: EventStream<Vec<u8>>,
     watches: HashMap<WatchDescriptor, Watched>,
     /// The name below the directory above that leads to the folder.
     awaited: OsString,
-    folder: Folder,
+    reader: Arc<Mutex<Reader>>,
     records: Records,
-    now: Desired,
-    /// Faults of the surroundings: the folder is missing, a record cannot be read.
-    folder_fault: Option<Problem>,
-    record_faults: Vec<Problem>,
-}
-
-/// What a batch of inotify events asks for.
-#[derive(Debug, Default)]
-struct Work {
-    files: BTreeSet<String>,
-    folder: bool,
-    records: bool,
+    /// Records that cannot be read.
+    faults: Vec<Problem>,
 }
 
 impl Shell {
@@ -95,61 +86,58 @@ impl Shell {
         config.folder = std::path::absolute(&config.folder).unwrap_or(config.folder);
         let inotify = Inotify::init().and_then(|inotify| inotify.into_event_stream(vec![0; BUFFER]));
         Ok(Self {
-            records: Records::new(&config.run_dir),
-            config,
+            folder: config.folder.clone(),
             inotify: inotify.map_err(Error::Inotify)?,
             watches: HashMap::new(),
             awaited: OsString::new(),
-            folder: Folder::default(),
-            now: Desired::default(),
-            folder_fault: None,
-            record_faults: Vec::new(),
+            records: Records::new(&config.run_dir),
+            reader: Arc::new(Mutex::new(Reader::new(config))),
+            faults: Vec::new(),
         })
     }
 
     /// The first scan. A folder that is missing at the start is an error, later it is a problem.
-    fn start(&mut self) -> Result<Vec<Event>, Error> {
+    async fn start(&mut self) -> Result<Vec<Event>, Error> {
         self.watch_folder()?;
-        let folder = self.config.folder.clone();
-        read_folder(&folder, &mut self.folder).map_err(|source| Error::Folder { folder, source })?;
         self.scan_records()?;
-        self.now = self.desired();
-        Ok(self.now.lists())
+        let records = self.records.list();
+        let lists = self.read(move |reader| reader.start(&records)).await;
+        lists.map_err(|source| Error::Folder { folder: self.folder.clone(), source })
     }
 
     /// Waits for something to happen, and says what it changed.
     async fn changes(&mut self) -> Result<Vec<Event>, Error> {
         let work = tokio::select! {
-            event = self.inotify.next() => self.gather(event).await?,
+            event = self.inotify.next() => self.gather(event)?,
             () = self.records.death() => Work { records: true, ..Work::default() },
         };
+        // Watched first and read then, so that nothing falls between the two.
         if work.folder {
-            self.scan_folder()?;
-        } else {
-            for file in &work.files {
-                read_file(&self.config.folder, file, &mut self.folder);
-            }
+            self.watch_folder()?;
         }
         if work.records {
             self.scan_records()?;
         }
-        let desired = self.desired();
-        let changes = desired.changes(&self.now);
-        self.now = desired;
-        Ok(changes)
+        let records = self.records.list();
+        Ok(self.read(move |reader| reader.step(&work, &records)).await)
     }
 
-    fn desired(&self) -> Desired {
-        Desired::new(&self.folder, &self.records.list(), &self.config.cluster, &self.now)
+    /// Does what may take long on a thread of its own.
+    async fn read<T: Send + 'static>(&self, work: impl FnOnce(&mut Reader) -> T + Send + 'static) -> T {
+        let reader = Arc::clone(&self.reader);
+        let task = tokio::task::spawn_blocking(move || {
+            work(&mut reader.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
     fn problems(&self) -> Vec<Problem> {
-        let own = self.folder_fault.iter().chain(&self.record_faults).cloned();
-        own.chain(self.now.problems.iter().cloned()).collect()
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        self.faults.iter().cloned().chain(reader.problems()).collect()
     }
 
     /// Everything that has happened so far, as one piece of work.
-    async fn gather(&mut self, first: Option<std::io::Result<EventOwned>>) -> Result<Work, Error> {
+    fn gather(&mut self, first: Option<std::io::Result<EventOwned>>) -> Result<Work, Error> {
         let mut work = Work::default();
         let mut next = first;
         loop {
@@ -193,20 +181,8 @@ impl Shell {
 
     /// A link has its content as soon as it is made; nobody will close it.
     fn is_complete_at_once(&self, name: &str) -> bool {
-        let metadata = std::fs::symlink_metadata(self.config.folder.join(name));
+        let metadata = std::fs::symlink_metadata(self.folder.join(name));
         metadata.is_ok_and(|metadata| metadata.is_symlink() || metadata.nlink() > 1)
-    }
-
-    /// Reads the whole folder. One that is gone, perhaps only until its successor is moved into place,
-    /// changes nothing but is reported.
-    fn scan_folder(&mut self) -> Result<(), Error> {
-        self.watch_folder()?;
-        let folder = &self.config.folder;
-        self.folder_fault = read_folder(folder, &mut self.folder).err().map(|error| {
-            let text = format!("{}: {error}; what it said last stays", folder.display());
-            Problem::new(Reason::Unreadable, text)
-        });
-        Ok(())
     }
 
     /// Watches the folder, as far as it exists, and the way to it.
@@ -215,7 +191,7 @@ impl Shell {
         let (old, kept): (HashMap<_, _>, HashMap<_, _>) =
             before.into_iter().partition(|(_, watched)| *watched != Watched::Pods);
         self.watches = kept;
-        let folder = self.config.folder.clone();
+        let folder = self.folder.clone();
         let mut way = folder.as_path();
         while let (Some(above), Some(name)) = (way.parent(), way.file_name()) {
             if self.watch(above, above_mask(), Watched::Above)? {
@@ -240,7 +216,7 @@ impl Shell {
     fn scan_records(&mut self) -> Result<(), Error> {
         let pods = self.records.folder().to_owned();
         // It is made here so that it can be watched before the first sandbox runs.
-        self.record_faults = std::fs::create_dir_all(&pods)
+        self.faults = std::fs::create_dir_all(&pods)
             .err()
             .map(|error| Problem::new(Reason::Unreadable, format!("{}: {error}", pods.display())))
             .into_iter()
@@ -250,7 +226,7 @@ impl Shell {
             self.watch(&directory, pods_mask(), Watched::Pods)?;
         }
         let faults = self.records.scan();
-        self.record_faults.extend(faults);
+        self.faults.extend(faults);
         Ok(())
     }
 

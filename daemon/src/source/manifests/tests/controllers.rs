@@ -19,7 +19,11 @@ fn services(events: &[Event]) -> BTreeMap<String, Service> {
     });
     let service = |object: &Object| match object {
         Object::Service(service) => Some((service.name.to_string(), service.clone())),
-        _ => None,
+        Object::EndpointSlice(_)
+        | Object::Endpoints(_)
+        | Object::Namespace(_)
+        | Object::Node(_)
+        | Object::Pod(_) => None,
     };
     objects.filter_map(service).collect()
 }

@@ -1,5 +1,7 @@
 //! Files that change: what stays, what goes, and which events come of it.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const TWO: &str = "
@@ -109,4 +111,56 @@ fn nothing_changes_when_nothing_changes() {
     let now = Desired::new(&folder, &[], &cluster(), &Desired::default());
     let next = Desired::new(&folder, &[], &cluster(), &now);
     assert_eq!(next.changes(&now), []);
+}
+
+/// What a file may say in the property below: good, other, conflicting, broken, nothing.
+const TEXTS: [&str; 6] = [
+    "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {selector: {app: web}, ports: [{port: 80}]}}",
+    "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: 10.96.0.9, ports: [{port: 81}]}}",
+    "{apiVersion: v1, kind: Service, metadata: {name: b, namespace: shop}, spec: {clusterIP: 10.96.0.9, ports: [{port: 80}]}}",
+    "{apiVersion: v1, kind: Endpoints, metadata: {name: a}, subsets: [{addresses: [{ip: 192.0.2.1}]}]}",
+    "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: 0}]}}",
+    "{",
+];
+
+proptest! {
+    /// Whatever happened to the files, the changes add up to the lists.
+    #[test]
+    fn changes_lead_to_the_same_state_as_lists(
+        steps in prop::collection::vec((0..3_usize, prop::option::of(0..TEXTS.len())), 1..12)
+    ) {
+        let mut folder = Folder::default();
+        let mut now = Desired::new(&folder, &[], &cluster(), &Desired::default());
+        let mut followed = model::Cluster::new();
+        now.lists().into_iter().for_each(|event| followed.apply(event));
+        for (file, text) in steps {
+            let file = ["a.yaml", "b.yaml", "c.yaml"][file];
+            match text {
+                Some(text) => folder.put(file, TEXTS[text]),
+                None => folder.remove(file),
+            }
+            let next = Desired::new(&folder, &[], &cluster(), &now);
+            next.changes(&now).into_iter().for_each(|event| followed.apply(event));
+            now = next;
+            let mut listed = model::Cluster::new();
+            now.lists().into_iter().for_each(|event| listed.apply(event));
+            let (mut followed, mut listed) = ((*followed.snapshot()).clone(), (*listed.snapshot()).clone());
+            (followed.generation, listed.generation) = (0, 0);
+            prop_assert_eq!(followed, listed);
+        }
+    }
+
+    /// The order in which files are found does not matter.
+    #[test]
+    fn the_order_of_reading_does_not_matter(order in Just([0_usize, 1, 2, 3]).prop_shuffle()) {
+        let read = |order: [usize; 4]| {
+            let mut folder = Folder::default();
+            for index in order {
+                folder.put(["a.yaml", "b.yaml", "c.yaml", "d.yaml"][index], TEXTS[index]);
+            }
+            let desired = Desired::new(&folder, &[], &cluster(), &Desired::default());
+            (desired.lists(), desired.problems)
+        };
+        prop_assert_eq!(read(order), read([0, 1, 2, 3]));
+    }
 }
