@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use serde::Deserialize;
 
@@ -187,6 +188,34 @@ fn distinct<T: PartialEq>(list: Vec<T>) -> Vec<T> {
     })
 }
 
+/// `IP=NAME,NAME...`, as on the command line.
+impl FromStr for HostAlias {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (ip, names) = text.split_once('=').ok_or_else(|| format!("{text:?} is not IP=NAME,NAME..."))?;
+        let ip = ip.parse().map_err(|_| format!("{ip:?} is not an IP address"))?;
+        let hostnames: Vec<String> = names.split(',').map(str::to_owned).collect();
+        if hostnames.iter().any(|name| name.is_empty() || name.contains(char::is_whitespace)) {
+            return Err(format!("{names:?} is not a list of names"));
+        }
+        Ok(Self { ip, hostnames })
+    }
+}
+
+/// The word of the API.
+impl FromStr for DnsPolicy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Self::ClusterFirst, Self::ClusterFirstWithHostNet, Self::Default, Self::None];
+        let found = all.into_iter().find(|policy| format!("{policy:?}") == text);
+        found.ok_or_else(|| {
+            format!("{text:?} is none of ClusterFirst, ClusterFirstWithHostNet, Default, None")
+        })
+    }
+}
+
 impl DnsConfig {
     /// Reads a `resolv.conf` as the kubelet does: the last `search` line wins, options add up.
     pub fn parse(text: &str) -> Self {
@@ -365,6 +394,16 @@ mod tests {
         let expected = "search default.svc.cluster.local svc.cluster.local cluster.local corp.example\n\
             nameserver 10.96.0.10\nnameserver 1.1.1.1\noptions ndots:2 edns0\n";
         check(DnsPolicy::ClusterFirst, false, NODE, Some(own), expected);
+    }
+
+    #[test]
+    fn words_of_the_command_line() {
+        assert_eq!("172.24.238.8=cka01,master".parse(), Ok(aliases().remove(0)));
+        for wrong in ["1.2.3.4", "1.2.3.400=a", "1.2.3.4=", "1.2.3.4=a,,b", "1.2.3.4=a b"] {
+            assert!(wrong.parse::<HostAlias>().is_err(), "{wrong}");
+        }
+        assert_eq!("Default".parse(), Ok(DnsPolicy::Default));
+        assert!("default".parse::<DnsPolicy>().is_err());
     }
 
     #[test]

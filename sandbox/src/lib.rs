@@ -16,6 +16,7 @@ mod launch;
 mod life;
 mod manifest;
 mod masquerade;
+mod names;
 mod namespace;
 mod netlink;
 mod node;

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -26,7 +26,8 @@ pub(crate) struct Life<'a> {
     around: Surroundings<'a>,
     sandbox: &'a Sandbox,
     stop: &'a Stop,
-    pause_end: OwnedFd,
+    /// None once it has been told.
+    pause_end: Option<OwnedFd>,
     log: Option<File>,
     record: Record,
     running: Vec<Running>,
@@ -74,7 +75,7 @@ impl<'a> Life<'a> {
         log: Option<File>,
     ) -> Result<Self, RunError> {
         let record = record(around.pod, sandbox);
-        let pause_end = sandbox.pause_end()?;
+        let pause_end = Some(sandbox.pause_end()?);
         let life = Self { around, sandbox, stop, pause_end, log, record, running: Vec::new(), failure: 0 };
         life.write()?;
         Ok(life)
@@ -177,10 +178,8 @@ impl<'a> Life<'a> {
             match self.next(None)? {
                 Happening::Ended(ended) => {
                     tell(&ended);
-                    if self.record.ready {
-                        self.record.ready = false;
-                        self.write()?;
-                    }
+                    self.record.ready = false;
+                    self.write()?;
                 }
                 Happening::Stop => return Ok(0),
                 Happening::PauseGone => return Err(RunError::Pause(self.around.pod.id())),
@@ -236,8 +235,7 @@ impl<'a> Life<'a> {
                 Happening::Ended(ended) => tell(&ended),
                 Happening::Stop | Happening::Late => return Ok(()),
                 // The namespaces are held by the runner as well.
-                Happening::PauseGone if left.is_zero() => return Ok(()),
-                Happening::PauseGone => std::thread::sleep(left.min(Duration::from_millis(20))),
+                Happening::PauseGone => {}
             }
         }
         Ok(())
@@ -249,7 +247,8 @@ impl<'a> Life<'a> {
         loop {
             let mut files = vec![PollFd::new(self.stop, PollFlags::IN)];
             files.extend(self.running.iter().map(|running| PollFd::new(&running.end, PollFlags::IN)));
-            files.push(PollFd::from_borrowed_fd(self.pause_end.as_fd(), PollFlags::IN));
+            let pause = files.len();
+            files.extend(self.pause_end.as_ref().map(|end| PollFd::new(end, PollFlags::IN)));
             match poll(&mut files, timeout.as_ref()) {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(io::Error::from(error).into()),
@@ -263,7 +262,8 @@ impl<'a> Life<'a> {
             if let Some(index) = ready[1..=self.running.len()].iter().position(|ready| *ready) {
                 return Ok(Happening::Ended(self.reap(index)?));
             }
-            if ready.last() == Some(&true) {
+            if ready.get(pause) == Some(&true) {
+                self.pause_end = None;
                 return Ok(Happening::PauseGone);
             }
         }

@@ -4,8 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::names;
 
 /// A running pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,5 +64,32 @@ pub struct ContainerPort {
 impl std::fmt::Display for PodId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// `name` or `namespace/name`, as on the command line.
+impl FromStr for PodId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
+        names::label("namespace", namespace)?;
+        names::subdomain("name", name)?;
+        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_on_the_command_line() {
+        let read = |text: &str| text.parse::<PodId>().map(|pod| pod.to_string());
+        assert_eq!(read("web").as_deref(), Ok("default/web"));
+        assert_eq!(read("shop/web.0").as_deref(), Ok("shop/web.0"));
+        for wrong in ["", "a/", "/a", "../x", "a/b/c", "Web", "a_b"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use sandbox::{
-    AttachError, AttachOptions, Attachment, NetworkNamespace, PodId, attach, attachments, detach,
-    enable_forwarding,
+    AttachError, AttachOptions, Attachment, NetworkNamespace, PodId, add_loopback_addresses, attach,
+    attachments, detach, enable_forwarding, local_addresses, remove_loopback_addresses,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -103,6 +103,32 @@ fn pods_talk_over_ipv6() {
 #[test]
 fn pods_talk_over_both_families() {
     pods_talk(&["10.1.0.0/24", "fd00:1::/64"]);
+}
+
+#[test]
+fn pods_and_the_node_talk_even_if_sources_are_checked_strictly() {
+    if !root() {
+        return;
+    }
+    let node = Node::new();
+    let ranges = ["10.1.0.0/24", "fd00:1::/64"];
+    let parsed: Vec<_> = ranges.iter().map(|range| range.parse().unwrap()).collect();
+    let own: Vec<IpAddr> = vec!["10.96.0.10".parse().unwrap(), "fd00:96::a".parse().unwrap()];
+    node.run(|| {
+        enable_forwarding(&parsed).unwrap();
+        std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1").unwrap();
+        add_loopback_addresses(&own).unwrap();
+        add_loopback_addresses(&own).expect("twice is fine");
+    });
+    let pod = NetworkNamespace::create().unwrap();
+    let made = node.attach("a", &pod, &ranges).unwrap();
+    for (address, own) in made.addresses.iter().zip(&own) {
+        assert_eq!(talk(&pod, *address, &node.namespace), *own, "the node reaches the pod");
+        assert_eq!(talk(&node.namespace, *own, &pod), *address, "the pod reaches the node");
+    }
+    node.run(|| remove_loopback_addresses(&own)).unwrap();
+    node.run(|| remove_loopback_addresses(&own)).expect("twice is fine");
+    assert!(!node.run(local_addresses).unwrap().contains(&own[0]));
 }
 
 #[test]

@@ -4,9 +4,19 @@ use std::collections::BTreeSet;
 
 use super::pod::{Container, Naming, Pod, Work};
 use crate::files::DnsPolicy;
+use crate::names::{label, subdomain};
 
-const LABEL_LENGTH: usize = 63;
-const NAME_LENGTH: usize = 253;
+/// The fields of a pod that a variable may take its value from; two more take a key.
+const FIELDS: [&str; 8] = [
+    "metadata.name",
+    "metadata.namespace",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+];
 
 pub(super) fn pod(pod: &Pod) -> Result<(), String> {
     subdomain("metadata.name", &pod.metadata.name)?;
@@ -48,6 +58,9 @@ fn container(path: &str, container: &Container, volumes: &BTreeSet<&str>) -> Res
         if variable.value.is_some() && variable.value_from.is_some() {
             return Err(format!("{path}.env[{index}]: value and valueFrom exclude each other"));
         }
+        if let Some(from) = variable.value_from.as_ref().and_then(|from| from.field_ref.as_ref()) {
+            field_path(&format!("{path}.env[{index}].valueFrom.fieldRef.fieldPath"), &from.field_path)?;
+        }
     }
     for (index, mount) in container.volume_mounts.iter().enumerate() {
         let path = format!("{path}.volumeMounts[{index}]");
@@ -64,6 +77,19 @@ fn container(path: &str, container: &Container, volumes: &BTreeSet<&str>) -> Res
     Ok(())
 }
 
+fn field_path(path: &str, field: &str) -> Result<(), String> {
+    let keyed = |prefix: &str| {
+        field.strip_prefix(prefix).is_some_and(|key| key.starts_with("['") && key.ends_with("']"))
+    };
+    if FIELDS.contains(&field) || keyed("metadata.labels") || keyed("metadata.annotations") {
+        return Ok(());
+    }
+    let known = FIELDS.join(", ");
+    Err(format!(
+        "{path}: {field:?} is not known here; {known}, metadata.labels['KEY'] and metadata.annotations['KEY'] are"
+    ))
+}
+
 fn naming(naming: &Naming) -> Result<(), String> {
     for (path, name) in [("spec.hostname", &naming.hostname), ("spec.subdomain", &naming.subdomain)] {
         if let Some(name) = name.as_deref().filter(|name| !name.is_empty()) {
@@ -75,26 +101,4 @@ fn naming(naming: &Naming) -> Result<(), String> {
         return Err("spec.dnsConfig.nameservers: is wanted with dnsPolicy None".to_owned());
     }
     Ok(())
-}
-
-/// RFC 1123, section 2.1.
-fn label(path: &str, name: &str) -> Result<(), String> {
-    if name.len() <= LABEL_LENGTH && is_label(name) {
-        return Ok(());
-    }
-    Err(format!(
-        "{path}: {name:?} is not a DNS label: at most 63 of a-z, 0-9 and -, - neither first nor last"
-    ))
-}
-
-fn subdomain(path: &str, name: &str) -> Result<(), String> {
-    if name.len() <= NAME_LENGTH && name.split('.').all(is_label) {
-        return Ok(());
-    }
-    Err(format!("{path}: {name:?} is not a DNS name: at most 253 of a-z, 0-9, - and ."))
-}
-
-fn is_label(label: &str) -> bool {
-    let inner = label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    inner && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
 }

@@ -242,6 +242,14 @@ impl Pod {
         }
     }
 
+    /// Replaces the command of the first container.
+    pub fn set_command(&mut self, command: Vec<String>) {
+        if let Some(first) = self.work.containers.first_mut() {
+            first.command = command;
+            first.args.clear();
+        }
+    }
+
     /// Namespace and name.
     pub fn id(&self) -> PodId {
         PodId { namespace: self.metadata.namespace.clone(), name: self.metadata.name.clone() }

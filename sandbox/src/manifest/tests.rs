@@ -147,6 +147,15 @@ fn the_mistakes_of_real_manifests() {
             pod("spec:\n  containers: [{name: c}]\n  dnsPolicy: None\n"),
             "pod.yaml: Pod default/web: spec.dnsConfig.nameservers: is wanted with dnsPolicy None",
         ),
+        (
+            pod(
+                "spec:\n  containers: [{name: c, env: [{name: A, valueFrom: {fieldRef: {fieldPath: status.podlP}}}]}]\n",
+            ),
+            "pod.yaml: Pod default/web: spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: \"status.podlP\" is \
+             not known here; metadata.name, metadata.namespace, spec.nodeName, spec.serviceAccountName, \
+             status.hostIP, status.hostIPs, status.podIP, status.podIPs, metadata.labels['KEY'] and \
+             metadata.annotations['KEY'] are",
+        ),
         (String::new(), "pod.yaml: nothing in it; a Pod is wanted"),
     ] {
         assert_eq!(error(&text), expected);
