@@ -40,11 +40,6 @@ impl Ids {
         })
     }
 
-    /// Gives back what no hook has ever seen.
-    pub(crate) fn put_back(&mut self, id: u32) {
-        self.free.push_front(id);
-    }
-
     /// Frees what a hook may still hold.
     pub(crate) fn retire(&mut self, id: u32) {
         self.quarantine.push(id);

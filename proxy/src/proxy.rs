@@ -50,9 +50,9 @@ pub enum Error {
     /// The cookie of the network namespace.
     #[error("the cookie of this network namespace cannot be read: {0}; it needs Linux 5.14")]
     Cookie(std::io::Error),
-    /// The pins cannot be removed.
-    #[error("{0} cannot be removed: {1}")]
-    Cleanup(PathBuf, std::io::Error),
+    /// membarrier(2).
+    #[error("membarrier is refused by this kernel: {0}; it needs CONFIG_MEMBARRIER")]
+    Barrier(std::io::Error),
 }
 
 /// What one [`Proxy::grow`] did.
@@ -102,6 +102,8 @@ impl Proxy {
         let mut programs = Programs::load(&config.cgroup, &config.bpf_dir, node_netns, config.sizes)?;
         let kernel = Kernel::open(programs.maps())?;
         programs.attach()?;
+        // A hook may still hold what the process before this one freed last.
+        sys::barrier().map_err(Error::Barrier)?;
         let planner = Planner::new(Facts {
             name: config.node_name.clone(),
             zone: None,
