@@ -136,9 +136,9 @@ impl Asked<'_> {
             found.records.push(self.zone.soa(self.name, cut, false));
         }
         if self.rtype.covers(RecordType::NS) {
-            let server = self.zone.config().server_name();
+            let server = self.zone.server_name();
             found.records.push(self.record(Data::Ns(server.clone())));
-            found.additional = self.addresses_of(&server, &self.zone.config().servers);
+            found.additional = self.addresses_of(server, &self.zone.config().servers);
         }
         found
     }

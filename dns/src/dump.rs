@@ -21,6 +21,20 @@ impl Zone {
         self.names().iter().map(|name| self.lines(name)).collect()
     }
 
+    /// Every record that can be answered, in the order of the dump.
+    pub fn records(&self) -> Vec<Record> {
+        let all = self.names().into_iter().map(|name| Question::new(name, RecordType::ANY));
+        all.flat_map(|question| match answer(self, &question, 0) {
+            Answer::Found(found) => found.records,
+            Answer::NoData { .. }
+            | Answer::NoName { .. }
+            | Answer::ServFail
+            | Answer::NotYet
+            | Answer::Forward { .. } => Vec::new(),
+        })
+        .collect()
+    }
+
     /// The service whose name this is.
     pub fn service_at(&self, name: &DomainName) -> Option<&ObjectName> {
         match self.locate(name) {
@@ -40,7 +54,7 @@ impl Zone {
 
     fn names(&self) -> Vec<DomainName> {
         let domain = &self.config().domain;
-        let mut names = vec![domain.clone(), self.config().server_name()];
+        let mut names = vec![domain.clone(), self.server_name().clone()];
         names.extend(domain.child(b"dns-version"));
         for bundle in self.services() {
             let Some(service) = self.config().service_name(&bundle.name) else { continue };

@@ -18,6 +18,7 @@ const MAX_LABELS: usize = 127;
 pub struct DomainName(Arc<[u8]>);
 
 /// A name folded to lower case with its labels found, on the stack: what lookups work on.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Folded {
     wire: [u8; MAX_NAME],
     starts: [u8; MAX_LABELS + 1],

@@ -41,7 +41,7 @@ struct Published {
 impl Names {
     /// The owner of a zone of which nothing is known yet.
     pub fn new(config: ZoneConfig) -> Self {
-        let zone = Zone::new(Arc::new(config));
+        let zone = Zone::new(config);
         let published =
             Published { zone: ArcSwap::from_pointee(zone.clone()), ready: watch::Sender::new(false) };
         Self {

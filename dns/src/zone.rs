@@ -36,13 +36,22 @@ pub struct ZoneConfig {
 /// Every name of the cluster at one moment. Cloning is cheap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone {
-    config: Arc<ZoneConfig>,
+    fixed: Arc<Fixed>,
     services: HashMap<Box<[u8]>, Arc<Bundle>>,
     namespaces: HashMap<Box<[u8]>, Namespace>,
     /// Whose names an address leads back to.
     owners: OrdMap<IpAddr, Vec<ObjectName>>,
     serial: u32,
     ready: bool,
+}
+
+/// The configuration and the names made of it, which every lookup or negative answer needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fixed {
+    config: ZoneConfig,
+    domain: Folded,
+    server: DomainName,
+    mailbox: DomainName,
 }
 
 /// Why a namespace's name exists: it is there, or services are in it (an order of arrival that happens).
@@ -96,11 +105,6 @@ impl ZoneConfig {
         Self { domain, ttl: 5, reverse: Vec::new(), servers: Vec::new() }
     }
 
-    /// `ns.dns` in the cluster domain.
-    pub(crate) fn server_name(&self) -> DomainName {
-        self.below(&[b"ns", b"dns"])
-    }
-
     /// `service.namespace.svc` in the cluster domain; None where the two are no labels or too long.
     pub(crate) fn service_name(&self, service: &ObjectName) -> Option<DomainName> {
         let (name, namespace) = (service.name.as_bytes(), service.namespace.as_bytes());
@@ -119,9 +123,15 @@ impl ZoneConfig {
 
 impl Zone {
     /// A zone of which nothing is known yet.
-    pub fn new(config: Arc<ZoneConfig>) -> Self {
-        Self {
+    pub fn new(config: ZoneConfig) -> Self {
+        let fixed = Fixed {
+            domain: config.domain.fold(),
+            server: config.below(&[b"ns", b"dns"]),
+            mailbox: config.below(&[b"hostmaster"]),
             config,
+        };
+        Self {
+            fixed: Arc::new(fixed),
             services: HashMap::new(),
             namespaces: HashMap::new(),
             owners: OrdMap::new(),
@@ -132,7 +142,12 @@ impl Zone {
 
     /// What it was made with.
     pub fn config(&self) -> &ZoneConfig {
-        &self.config
+        &self.fixed.config
+    }
+
+    /// `ns.dns` in the cluster domain.
+    pub(crate) fn server_name(&self) -> &DomainName {
+        &self.fixed.server
     }
 
     /// Whether the lists behind it are complete; before that, absence means nothing.
@@ -228,7 +243,7 @@ impl Zone {
     /// Where `name` stands.
     pub(crate) fn locate(&self, name: &DomainName) -> Place<'_> {
         let name = name.fold();
-        if let Some(above) = name.labels_above(&self.config.domain.fold()) {
+        if let Some(above) = name.labels_above(&self.fixed.domain) {
             return Place::Inside(self.in_cluster(&name, above), Cut(above));
         }
         let Some(last) = name.count().checked_sub(1) else { return Place::Outside };
@@ -276,7 +291,7 @@ impl Zone {
 
     fn in_reverse(&self, name: &Folded) -> Place<'_> {
         let Some(range) = reverse::parse(name) else { return Place::Outside };
-        let Some(cut) = reverse::cut(&range, &self.config.reverse) else { return Place::Outside };
+        let Some(cut) = reverse::cut(&range, &self.fixed.config.reverse) else { return Place::Outside };
         let apex_or = |node| if cut.0 == 0 { Node::Apex } else { node };
         let node = match range.address() {
             _ if range.extra > 0 => Node::Missing,
@@ -296,10 +311,10 @@ impl Zone {
     /// The SOA of the zone that `name` is in, with the TTL it may be kept for as part of a positive answer
     /// (`negative` false) or a negative one.
     pub(crate) fn soa(&self, name: &DomainName, cut: Cut, negative: bool) -> Record {
-        let config = &self.config;
+        let Fixed { config, server, mailbox, .. } = &*self.fixed;
         let soa = Soa {
-            server: config.server_name(),
-            mailbox: config.below(&[b"hostmaster"]),
+            server: server.clone(),
+            mailbox: mailbox.clone(),
             serial: self.serial,
             minimum: config.negative_ttl(),
         };
