@@ -1,2 +1,16 @@
-//! The node daemon: configuration, sources, wiring, admin endpoint and command line.
+//! The node daemon: configuration, sources, wiring, admin endpoint and command line. The binary is
+//! `main.rs`; tests use the library for the pure parts.
+
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod cluster;
+pub mod commands;
+pub mod config;
+pub mod facts;
+mod logging;
+mod network;
 pub mod source;
+pub mod state;
+pub mod step;
+pub mod views;

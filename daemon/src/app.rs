@@ -1,0 +1,289 @@
+//! `fairway run`: wires everything once, in the order in which nothing can be half done, and ends it together.
+//! When any task ends unasked, the rest is drained and the process exits non-zero; the kernel goes on.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use dns::{DomainName, Names, Upstreams, ZoneConfig};
+use model::{Kind, Snapshot};
+use prometheus_client::registry::Registry;
+use proxy::{Heartbeat, Proxy, Sizes};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::server::{self, Listener};
+use crate::cli::RunArgs;
+use crate::facts::{self, Facts};
+use crate::network::{self, Prepared};
+use crate::source::{Reports, SourceConfig, manifests};
+use crate::state::{NodeSettings, State};
+use crate::step::{Progress, Reported, Stepper};
+use crate::{cluster, source};
+
+/// Two cores must do for a node, and the daemon is not what it is there for.
+const WORKERS: usize = 2;
+/// How long tasks may take to end once asked.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How often the data plane is told that names are answered here: well within the second after which it
+/// sends questions to other nodes.
+const HEARTBEAT: Duration = Duration::from_millis(200);
+/// How long the Services may take to be listed before the cluster DNS address is taken from the options.
+const DNS_PATIENCE: Duration = Duration::from_secs(2);
+/// Questions to the stepper that wait.
+const QUERIES: usize = 16;
+const DNS_PORT: u16 = 53;
+
+/// The tasks of the daemon, by name, and the token that ends them.
+struct Tasks {
+    running: JoinSet<(&'static str, Result<()>)>,
+    cancel: CancellationToken,
+}
+
+/// Runs the daemon until a signal or a fault ends it.
+///
+/// # Errors
+/// One sentence; nothing is left half attached.
+pub fn run(args: &RunArgs) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
+    runtime.block_on(async {
+        let mut tasks = Tasks { running: JoinSet::new(), cancel: CancellationToken::new() };
+        let ended = match start(args, &mut tasks).await {
+            Ok(()) => tasks.until_ended().await,
+            Err(error) => Err(error),
+        };
+        tasks.drain().await;
+        ended
+    })
+}
+
+async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
+    let facts = Facts::read(&args.node)?;
+    let listener = Listener::bind(&args.place.run_dir)?;
+    let reports = Reports::new();
+    let snapshots = start_source(args, &facts, &reports, tasks)?;
+    let first = tasks.first_snapshot(snapshots.clone()).await?;
+    let cluster_dns = facts::cluster_dns(args, &first).value;
+    let pod_cidrs = facts.pod_cidrs(&first).value;
+    let names = Names::new(zone_config(args, &cluster_dns, &pod_cidrs)?);
+
+    // What can fail comes before what others would notice: the programs are attached last.
+    let listen: Vec<IpAddr> = cluster_dns.iter().chain(&args.names.dns_local).copied().collect();
+    let prepared = Prepared::new(&args.place, &listen)?;
+    let sockets = dns_sockets(&listen)?;
+    let proxy = Proxy::open(proxy_config(args, &facts, &cluster_dns))?;
+    network::open(args, &facts, &pod_cidrs, &listen)?;
+    prepared.keep();
+
+    let zone = names.reader();
+    let mut registry = Registry::with_prefix("fairway");
+    reports.register(&mut registry);
+    start_dns(args, sockets, &zone, &mut registry, tasks)?;
+    tasks.spawn("heartbeat", beat(proxy.heartbeat(), tasks.cancel.clone()));
+    let (progress, seen) = watch::channel(Progress::default());
+    let (queries, asked) = mpsc::channel(QUERIES);
+    let metrics = proxy::Metrics::register(&mut registry);
+    let stepper = Stepper { proxy, names, progress, metrics, reported: Reported::default() };
+    tasks.spawn("stepper", stepper.run(snapshots, asked, tasks.cancel.clone()));
+    let node = node_settings(args, &facts, cluster_dns, pod_cidrs)?;
+    let state = State { progress: seen, zone, queries, reports, registry, node };
+    tasks.spawn("admin", server::serve(listener, Arc::new(state), tasks.cancel.clone()));
+    tasks.spawn("signals", signals(tasks.cancel.clone()));
+    tracing::info!(node = facts.node_name.value, "started");
+    Ok(())
+}
+
+fn start_source(
+    args: &RunArgs,
+    facts: &Facts,
+    reports: &Reports,
+    tasks: &mut Tasks,
+) -> Result<watch::Receiver<Arc<Snapshot>>> {
+    let (events, received) = mpsc::channel(cluster::QUEUE);
+    let (made, snapshots) = watch::channel(Arc::default());
+    let source = source::run(source_config(args, facts), events, reports.clone(), tasks.cancel.clone());
+    tasks.spawn("source", async { Ok(source.await?) });
+    tasks.spawn("cluster", cluster::reduce(received, made, tasks.cancel.clone()));
+    Ok(snapshots)
+}
+
+/// The source that the options name.
+pub fn source_config(args: &RunArgs, facts: &Facts) -> SourceConfig {
+    match &args.source.manifests {
+        Some(folder) => SourceConfig::Manifests(manifests::Config {
+            folder: folder.clone(),
+            run_dir: args.place.run_dir.clone(),
+            cluster: manifests_cluster(args, facts),
+        }),
+        None => SourceConfig::Kube(source::kube::Config {
+            kubeconfig: args.source.kubeconfig.clone(),
+            node_name: facts.node_name.value.clone(),
+            all_nodes: false,
+            all_pods: false,
+        }),
+    }
+}
+
+/// What the objects of a folder are completed with.
+pub fn manifests_cluster(args: &RunArgs, facts: &Facts) -> manifests::Cluster {
+    manifests::Cluster {
+        service_cidrs: args.source.service_cidr.clone(),
+        cluster_dns: args.names.cluster_dns.first().copied(),
+        node: facts.node(),
+    }
+}
+
+fn proxy_config(args: &RunArgs, facts: &Facts, cluster_dns: &[IpAddr]) -> proxy::Config {
+    proxy::Config {
+        cgroup: facts.cgroup.value.clone(),
+        bpf_dir: args.place.bpf_dir.clone(),
+        node_name: facts.node_name.value.as_str().into(),
+        node_addresses: args.node.node_ip.clone(),
+        cluster_dns: cluster_dns.to_vec(),
+        sizes: Sizes::default(),
+    }
+}
+
+/// What names are made of, as the options say.
+///
+/// # Errors
+/// If the cluster domain is no domain name.
+pub fn zone_config(args: &RunArgs, cluster_dns: &[IpAddr], pod_cidrs: &[ipnet::IpNet]) -> Result<ZoneConfig> {
+    let domain = &args.names.cluster_domain;
+    let domain = DomainName::parse(domain)
+        .with_context(|| format!("{domain:?} is not a domain name; see --cluster-domain"))?;
+    let reverse = args.source.service_cidr.iter().chain(pod_cidrs).copied().collect();
+    Ok(ZoneConfig { domain, ttl: args.names.dns_ttl, reverse, servers: cluster_dns.to_vec() })
+}
+
+fn dns_sockets(listen: &[IpAddr]) -> Result<Vec<dns::Bound>> {
+    let bind = |ip: &IpAddr| {
+        let address = SocketAddr::new(*ip, DNS_PORT);
+        dns::Bound::bind(address).with_context(|| format!("{address} is in use? `ss -lnp` shows by whom"))
+    };
+    listen.iter().map(bind).collect()
+}
+
+fn start_dns(
+    args: &RunArgs,
+    sockets: Vec<dns::Bound>,
+    zone: &dns::Reader,
+    registry: &mut Registry,
+    tasks: &mut Tasks,
+) -> Result<()> {
+    let upstreams = match args.names.dns_upstream.as_slice() {
+        [] => Upstreams::of_node(sockets.iter().filter_map(|bound| bound.udp.local_addr().ok()).collect()),
+        fixed => Upstreams::Fixed(fixed.to_vec()),
+    };
+    let metrics = dns::Metrics::default();
+    metrics.register(registry);
+    let config = dns::Config { listen: Vec::new(), sockets, upstreams };
+    let server = dns::start(config, zone, &metrics, &tasks.cancel)?;
+    tracing::info!(addresses = ?server.addresses, "answering names");
+    tasks.spawn("dns", async move {
+        let mut running = server.tasks;
+        while let Some(ended) = running.join_next().await {
+            ended.context("a DNS task panicked")?;
+        }
+        Ok(())
+    });
+    Ok(())
+}
+
+fn node_settings(
+    args: &RunArgs,
+    facts: &Facts,
+    cluster_dns: Vec<IpAddr>,
+    pod_cidrs: Vec<ipnet::IpNet>,
+) -> Result<NodeSettings> {
+    Ok(NodeSettings {
+        name: facts.node_name.value.clone(),
+        addresses: facts.node_ips.value.clone(),
+        pod_cidrs,
+        cluster_dns,
+        cluster_domain: args.names.cluster_domain.clone(),
+        cgroup: facts.cgroup.value.clone(),
+        run_dir: args.place.run_dir.clone(),
+        bpf_dir: args.place.bpf_dir.clone(),
+        mtu: sandbox::node_mtu().context("cannot read the MTU of this node's uplink")?,
+    })
+}
+
+/// Tells the data plane that names are answered here, for as long as this runtime makes progress.
+async fn beat(heartbeat: Heartbeat, cancel: CancellationToken) -> Result<()> {
+    let mut ticks = tokio::time::interval(HEARTBEAT);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => heartbeat.beat(),
+            () = cancel.cancelled() => return Ok(()),
+        }
+    }
+}
+
+async fn signals(cancel: CancellationToken) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = cancel.cancelled() => {}
+    }
+    cancel.cancel();
+    Ok(())
+}
+
+impl Tasks {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = Result<()>> + Send + 'static) {
+        self.running.spawn(async move { (name, task.await) });
+    }
+
+    /// The snapshot that tells the cluster DNS address; an empty one if the API server is away.
+    async fn first_snapshot(
+        &mut self,
+        mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    ) -> Result<Arc<Snapshot>> {
+        let listed = snapshots.wait_for(|snapshot| {
+            snapshot.listed.contains(Kind::Service) && snapshot.listed.contains(Kind::Node)
+        });
+        tokio::select! {
+            listed = listed => {
+                let snapshot = listed.context("the source ended before it had listed anything")?;
+                return Ok(Arc::clone(&snapshot));
+            }
+            () = tokio::time::sleep(DNS_PATIENCE) => {}
+            Some(ended) = self.running.join_next() => return Err(Self::fault(ended)),
+        }
+        tracing::warn!("the Services are not listed yet; the cluster DNS address is that of the options");
+        Ok(Arc::default())
+    }
+
+    /// Waits until a signal, or until a task ends unasked.
+    async fn until_ended(&mut self) -> Result<()> {
+        match self.running.join_next().await {
+            Some(Ok((_, Ok(())))) if self.cancel.is_cancelled() => Ok(()),
+            Some(ended) => Err(Self::fault(ended)),
+            None => bail!("no task is left"),
+        }
+    }
+
+    fn fault(ended: Result<(&'static str, Result<()>), tokio::task::JoinError>) -> anyhow::Error {
+        match ended {
+            Ok((_, Err(error))) => error,
+            Ok((name, Ok(()))) => anyhow!("the {name} task ended unasked"),
+            Err(error) => anyhow!(error).context("a task panicked"),
+        }
+    }
+
+    /// Asks every task to end, and waits for as long as [`DRAIN`].
+    async fn drain(mut self) {
+        self.cancel.cancel();
+        let rest = async { while self.running.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, rest).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The command line: what can be typed, and nothing else. Flags, environment variables and keys of the
+//! configuration file have the same names; each is documented once, here.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+/// Fairway gives a Kubernetes node its service network: balancing in the kernel, names, pod sandboxes.
+#[derive(Debug, Parser)]
+#[command(name = "fairway", version, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon of this node.
+    Run(RunArgs),
+    /// Show what the running daemon knows.
+    Get(GetArgs),
+    /// Explain where a name or an address leads, and why.
+    Explain(ExplainArgs),
+    /// Show what would be programmed for a folder of manifests; touches nothing.
+    Plan(RunArgs),
+    /// Run, list, enter and delete pod sandboxes without a container runtime.
+    #[command(subcommand)]
+    Sandbox(SandboxCommand),
+    /// Say what this kernel and machine offer, and what is missing.
+    Check(RunArgs),
+    /// Remove everything that Fairway has left on this node.
+    Cleanup(PlaceArgs),
+    /// Print the version.
+    Version,
+}
+
+/// Where a node's daemon keeps its things. Several nodes on one machine need one set each.
+#[derive(Args, Clone, Debug)]
+pub struct PlaceArgs {
+    /// Directory of the admin socket and of the records of sandboxes.
+    #[arg(long, value_name = "DIR", env = "FAIRWAY_RUN_DIR", default_value = "/run/fairway")]
+    pub run_dir: PathBuf,
+    /// Directory on a BPF file system where maps and links are pinned.
+    #[arg(long, value_name = "DIR", env = "FAIRWAY_BPF_DIR", default_value = "/sys/fs/bpf/fairway")]
+    pub bpf_dir: PathBuf,
+}
+
+/// The daemon's options.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// YAML file with any of these options; a flag or a variable wins over it.
+    #[arg(long, value_name = "FILE", env = "FAIRWAY_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Where things are kept.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Where the cluster's objects come from.
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Who this node is.
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Names.
+    #[command(flatten)]
+    pub names: NameArgs,
+}
+
+/// Where the cluster's objects come from: a folder of manifests, or the Kubernetes API.
+#[derive(Args, Clone, Debug)]
+pub struct SourceArgs {
+    /// Folder of manifests to serve instead of an API server.
+    #[arg(long, value_name = "DIR", env = "FAIRWAY_MANIFESTS", conflicts_with = "kubeconfig")]
+    pub manifests: Option<PathBuf>,
+    /// Kubeconfig of the API server; without it the pod's service account is used.
+    #[arg(long, value_name = "FILE", env = "FAIRWAY_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Ranges for cluster IPs of manifests, at most one a family.
+    #[arg(
+        long,
+        value_name = "CIDR",
+        env = "FAIRWAY_SERVICE_CIDR",
+        value_delimiter = ',',
+        default_value = "10.96.0.0/16"
+    )]
+    pub service_cidr: Vec<IpNet>,
+}
+
+/// Who this node is.
+#[derive(Args, Clone, Debug)]
+pub struct NodeArgs {
+    /// Name of this node [default: the host name].
+    #[arg(long, value_name = "NAME", env = "FAIRWAY_NODE_NAME")]
+    pub node_name: Option<String>,
+    /// Addresses of this node [default: those of the interface with the default route].
+    #[arg(long, value_name = "IP", env = "FAIRWAY_NODE_IP", value_delimiter = ',')]
+    pub node_ip: Vec<IpAddr>,
+    /// Ranges of pod addresses of this node [default: the Node's podCIDRs].
+    #[arg(long, value_name = "CIDR", env = "FAIRWAY_POD_CIDR", value_delimiter = ',')]
+    pub pod_cidr: Vec<IpNet>,
+    /// The node's cgroup, of the v2 hierarchy; sockets below it are balanced [default: its root].
+    #[arg(long, value_name = "PATH", env = "FAIRWAY_CGROUP")]
+    pub cgroup: Option<PathBuf>,
+    /// Ranges that pods reach with their own address, besides those of pods and nodes.
+    #[arg(long, value_name = "CIDR", env = "FAIRWAY_NO_MASQUERADE", value_delimiter = ',')]
+    pub no_masquerade: Vec<IpNet>,
+}
+
+/// Names.
+#[derive(Args, Clone, Debug)]
+pub struct NameArgs {
+    /// Domain of the cluster.
+    #[arg(long, value_name = "DOMAIN", env = "FAIRWAY_CLUSTER_DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// Cluster DNS addresses [default: those of kube-system/kube-dns, else the tenth of --service-cidr].
+    #[arg(long, value_name = "IP", env = "FAIRWAY_CLUSTER_DNS", value_delimiter = ',')]
+    pub cluster_dns: Vec<IpAddr>,
+    /// Further addresses on which the node's DNS server listens, on `lo`.
+    #[arg(
+        long,
+        value_name = "IP",
+        env = "FAIRWAY_DNS_LOCAL",
+        value_delimiter = ',',
+        default_value = "169.254.20.10"
+    )]
+    pub dns_local: Vec<IpAddr>,
+    /// Servers for names outside the cluster [default: those of the node's resolv.conf].
+    #[arg(long, value_name = "IP[:PORT]", env = "FAIRWAY_DNS_UPSTREAM", value_delimiter = ',', value_parser = upstream)]
+    pub dns_upstream: Vec<SocketAddr>,
+    /// TTL of cluster names, in seconds.
+    #[arg(long, value_name = "SECONDS", env = "FAIRWAY_DNS_TTL", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=3600))]
+    pub dns_ttl: u32,
+}
+
+/// `fairway get`.
+#[derive(Args, Clone, Debug)]
+pub struct GetArgs {
+    /// What to show.
+    pub what: Listing,
+    /// Where the daemon keeps its things.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// How to show it.
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
+}
+
+/// What `fairway get` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Listing {
+    /// Every Service with its addresses and endpoints.
+    Services,
+    /// Every backend with the connections opened to it.
+    Backends,
+    /// Every DNS name with its records.
+    Dns,
+    /// Every pod sandbox that this node runs.
+    Sandboxes,
+}
+
+/// How output is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For machines.
+    Json,
+}
+
+/// `fairway explain`.
+#[derive(Args, Clone, Debug)]
+pub struct ExplainArgs {
+    /// A name or address as a client would dial it, with or without a port: `web.shop:80`, `10.96.0.1`.
+    #[arg(value_name = "HOST[:PORT]")]
+    pub target: String,
+    /// The client: a pod of this node as `[NAMESPACE/]NAME`, or an address; else this node itself.
+    #[arg(long, value_name = "POD|IP")]
+    pub from: Option<String>,
+    /// Where the daemon keeps its things.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// How to show it.
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
+}
+
+/// `fairway sandbox`.
+#[derive(Debug, Subcommand)]
+pub enum SandboxCommand {
+    /// Run a pod until its containers end: from a manifest, or from a name and a command.
+    Run(SandboxRunArgs),
+    /// List the sandboxes of this node.
+    List(SandboxListArgs),
+    /// Run a command inside a sandbox.
+    Exec(SandboxExecArgs),
+    /// End a sandbox and remove everything it had.
+    Delete(SandboxDeleteArgs),
+}
+
+/// `fairway sandbox run`.
+#[derive(Args, Debug)]
+pub struct SandboxRunArgs {
+    /// Pod manifest.
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["name", "command"], required_unless_present = "name")]
+    pub file: Option<PathBuf>,
+    /// Name of the pod, where there is no manifest.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Namespace of the pod, where the manifest does not say.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// A line of /etc/hosts.
+    #[arg(long, value_name = "IP=NAME,NAME")]
+    pub host_alias: Vec<String>,
+    /// DNS policy: ClusterFirst, ClusterFirstWithHostNet, Default or None.
+    #[arg(long, value_name = "POLICY")]
+    pub dns_policy: Option<String>,
+    /// Root file system of the containers [default: the node's].
+    #[arg(long, value_name = "DIR")]
+    pub rootfs: Option<PathBuf>,
+    /// Return once all containers run; their output goes to a log file in the run directory.
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Where the daemon keeps its things.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// The command of the pod's one container.
+    #[arg(last = true, value_name = "COMMAND", requires = "name")]
+    pub command: Vec<String>,
+}
+
+/// `fairway sandbox list`.
+#[derive(Args, Debug)]
+pub struct SandboxListArgs {
+    /// Where the daemon keeps its things.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// How to show it.
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
+}
+
+/// `fairway sandbox exec`.
+#[derive(Args, Debug)]
+pub struct SandboxExecArgs {
+    /// The pod as `[NAMESPACE/]NAME`.
+    pub pod: String,
+    /// The container whose files and environment are meant [default: the first].
+    #[arg(short, long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// Where the daemon keeps its things.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// The command.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// `fairway sandbox delete`.
+#[derive(Args, Debug)]
+pub struct SandboxDeleteArgs {
+    /// The pod as `[NAMESPACE/]NAME`.
+    pub pod: String,
+    /// Where the daemon keeps its things.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+fn upstream(text: &str) -> Result<SocketAddr, String> {
+    const DNS_PORT: u16 = 53;
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip, DNS_PORT));
+    }
+    text.parse().map_err(|_| format!("{text:?} is neither an address nor an address with a port"))
+}

@@ -1,0 +1,45 @@
+//! The task that owns the [`Cluster`]: events in, snapshots out. Events that wait together become one
+//! snapshot, so that a burst costs one step.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use model::{Cluster, Event, Snapshot};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Events waiting for the reducer. A source that is faster waits; nothing is dropped.
+pub const QUEUE: usize = 1024;
+/// Events taken in before a snapshot is made, so that an endless stream cannot starve the readers.
+const BATCH: usize = 4096;
+
+/// Reduces events to snapshots until `cancel`.
+///
+/// # Errors
+/// If the source ended unasked.
+pub async fn reduce(
+    mut events: mpsc::Receiver<Event>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    cancel: CancellationToken,
+) -> Result<()> {
+    let mut cluster = Cluster::new();
+    let mut batch = Vec::new();
+    loop {
+        let received = tokio::select! {
+            count = events.recv_many(&mut batch, BATCH) => count,
+            () = cancel.cancelled() => return Ok(()),
+        };
+        if received == 0 {
+            bail!("the source of events ended");
+        }
+        for event in batch.drain(..) {
+            cluster.apply(event);
+        }
+        let snapshot = cluster.snapshot();
+        snapshots.send_if_modified(|current| {
+            let differs = !Arc::ptr_eq(current, &snapshot);
+            *current = snapshot;
+            differs
+        });
+    }
+}

@@ -1,0 +1,37 @@
+//! `fairway check`: what this kernel and machine offer, what is missing, and where each fact of the node came
+//! from. Changes nothing.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::cli::RunArgs;
+use crate::facts::Facts;
+
+/// Prints one line a requirement; the exit code is 1 if one is not met.
+///
+/// # Errors
+/// One sentence about the options.
+pub(super) fn check(args: &RunArgs) -> Result<ExitCode> {
+    let facts = Facts::read(&args.node)?;
+    let mut lines = vec![
+        format!("node name           {} (from: {})", facts.node_name.value, facts.node_name.origin),
+        format!("node IPs            {}", facts.node_ips),
+        format!("pod ranges          {}", facts.pod_cidrs),
+        format!("cgroup              {} (from: {})", facts.cgroup.value.display(), facts.cgroup.origin),
+    ];
+    let mut missing = 0;
+    for check in proxy::check(&facts.cgroup.value, &args.place.bpf_dir) {
+        missing += usize::from(check.found.is_err());
+        lines.push(match check.found {
+            Ok(found) => format!("{:18}  {found}", check.what),
+            Err(sentence) => format!("{:18}  MISSING: {sentence}", check.what),
+        });
+    }
+    lines.push(match missing {
+        0 => "everything that Fairway needs is there".to_owned(),
+        count => format!("missing: {count}"),
+    });
+    super::print(&(lines.join("\n") + "\n"))?;
+    Ok(if missing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,20 @@
+//! Logs to standard error: `FAIRWAY_LOG` chooses what (as `RUST_LOG` does elsewhere), `FAIRWAY_LOG_FORMAT=json`
+//! makes them one JSON object a line.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// hickory writes a formatted line per answer at info.
+const DEFAULT_FILTER: &str = "info,hickory_server=warn,hickory_proto=warn";
+
+/// Starts logging; called once, by `fairway run`.
+pub(crate) fn start() {
+    let filter = EnvFilter::try_from_env("FAIRWAY_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    if std::env::var("FAIRWAY_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        lines.json().finish().init();
+    } else {
+        lines.finish().init();
+    }
+}

@@ -1,0 +1,147 @@
+//! The stepper: the one task that takes each new snapshot through the four phases, in which a name never
+//! leads to an address that this node does not serve. DNS forgets, proxy grows, DNS learns, proxy shrinks.
+//! It owns both sides, and answers the questions that only their owner can.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use dns::Names;
+use model::{ObjectName, Snapshot};
+use proxy::{BackendState, Conflict, Facts, Outcome, Proxy, Tables};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::block_in_place;
+use tokio_util::sync::CancellationToken;
+
+/// How far the stepper has come; published after each snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// The snapshot that names and tables reflect.
+    pub snapshot: Arc<Snapshot>,
+    /// What is in the kernel.
+    pub tables: Tables,
+    /// What this node is, as the tables were planned.
+    pub facts: Option<Facts>,
+    /// The services that could not be programmed, with the reason.
+    pub unprogrammed: BTreeMap<ObjectName, String>,
+}
+
+/// A question to the owner of the proxy.
+#[derive(Debug)]
+pub enum Query {
+    /// Every backend with its counter.
+    Backends(oneshot::Sender<Vec<BackendState>>),
+    /// The proxy's counters, brought up to date for the metrics.
+    Refresh(oneshot::Sender<()>),
+}
+
+/// The stepper's own.
+pub struct Stepper {
+    /// The data plane.
+    pub proxy: Proxy,
+    /// The names.
+    pub names: Names,
+    /// Where it says how far it has come.
+    pub progress: watch::Sender<Progress>,
+    /// The proxy's metrics.
+    pub metrics: proxy::Metrics,
+    /// What has been reported, so that each problem is logged once.
+    pub reported: Reported,
+}
+
+/// The problems that stand, as they were logged.
+#[derive(Debug, Default)]
+pub struct Reported {
+    unprogrammed: BTreeMap<ObjectName, String>,
+    conflicts: BTreeSet<Conflict>,
+}
+
+impl Stepper {
+    /// Steps until `cancel`.
+    ///
+    /// # Errors
+    /// If the snapshots end unasked.
+    pub async fn run(
+        mut self,
+        mut snapshots: watch::Receiver<Arc<Snapshot>>,
+        mut queries: mpsc::Receiver<Query>,
+        cancel: CancellationToken,
+    ) -> Result<()> {
+        snapshots.mark_changed();
+        let mut shrink_at: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                changed = snapshots.changed() => {
+                    if changed.is_err() {
+                        bail!("the snapshots ended");
+                    }
+                    let snapshot = Arc::clone(&snapshots.borrow_and_update());
+                    block_in_place(|| self.step(&snapshot));
+                    shrink_at = block_in_place(|| self.proxy.shrink(Instant::now()));
+                }
+                () = until(shrink_at) => shrink_at = block_in_place(|| self.proxy.shrink(Instant::now())),
+                Some(query) = queries.recv() => block_in_place(|| self.answer(query)),
+                () = cancel.cancelled() => break,
+            }
+        }
+        self.proxy.close();
+        Ok(())
+    }
+
+    fn step(&mut self, snapshot: &Arc<Snapshot>) {
+        if !snapshot.is_complete() {
+            return;
+        }
+        self.names.forget(snapshot);
+        let outcome = self.proxy.grow(snapshot, Instant::now());
+        self.metrics.observe(&outcome);
+        let Outcome { unprogrammed, conflicts, ops, complete: _ } = outcome;
+        self.names.learn(snapshot, &unprogrammed.keys().cloned().collect());
+        tracing::debug!(generation = snapshot.generation, ops, "stepped");
+        self.reported.say(&unprogrammed, &conflicts);
+        self.progress.send_replace(Progress {
+            snapshot: Arc::clone(snapshot),
+            tables: self.proxy.tables(),
+            facts: Some(self.proxy.planner().facts().clone()),
+            unprogrammed,
+        });
+    }
+
+    fn answer(&self, query: Query) {
+        // Whoever asked may be gone; then nobody wants the answer.
+        match query {
+            Query::Backends(reply) => drop(reply.send(self.proxy.backends())),
+            Query::Refresh(reply) => {
+                self.metrics.collect(&self.proxy);
+                let _ = reply.send(());
+            }
+        }
+    }
+}
+
+impl Reported {
+    /// Logs what was not there before.
+    fn say(&mut self, unprogrammed: &BTreeMap<ObjectName, String>, conflicts: &[Conflict]) {
+        for (service, reason) in unprogrammed {
+            if self.unprogrammed.get(service) != Some(reason) {
+                tracing::warn!(%service, reason, "not programmed; its name answers SERVFAIL until there is room");
+            }
+        }
+        for conflict in conflicts {
+            if !self.conflicts.contains(conflict) {
+                let Conflict { frontend, winner, loser } = conflict;
+                tracing::warn!(%frontend, %winner, %loser, "claimed twice; the older service has it");
+            }
+        }
+        self.unprogrammed.clone_from(unprogrammed);
+        self.conflicts = conflicts.iter().cloned().collect();
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

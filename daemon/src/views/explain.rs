@@ -1,0 +1,331 @@
+//! `fairway explain`: what a client's name becomes, which frontend it dials, where every endpoint of it stands
+//! and why, and how the choice is made. It asks the same functions that answer and plan, so it cannot
+//! tell another story than they do. Pure.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Result, bail};
+use dns::{Answer, Data, DomainName, RecordType, Zone};
+use ebpf::frontend::FrontendWord;
+use model::{Affinity, Member, Protocol};
+use proxy::{Explained, Explanation as Said, Frontend};
+use sandbox::Record;
+use serde::{Deserialize, Serialize};
+
+use crate::step::Progress;
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The name or address dialled.
+    pub host: String,
+    /// The port dialled; None for every port that the address has.
+    pub port: Option<u16>,
+    /// The client, as written.
+    pub from: Option<String>,
+}
+
+/// Where a target leads.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// The client, in words.
+    pub from: String,
+    /// The names that are asked, in order, with what comes back; empty for an address.
+    pub names: Vec<Asked>,
+    /// What the client dials.
+    pub frontends: Vec<Dialled>,
+    /// The outcome in one sentence.
+    pub verdict: String,
+}
+
+/// One name asked.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The name.
+    pub name: String,
+    /// Its answer.
+    pub answer: String,
+}
+
+/// One frontend.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Dialled {
+    /// Address, port and protocol.
+    pub frontend: String,
+    /// The service port it leads to; None if it is refused.
+    pub service: Option<String>,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointStanding>,
+    /// How one is chosen.
+    pub choice: String,
+}
+
+/// One endpoint and where it stands.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointStanding {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Its node.
+    pub node: Option<String>,
+    /// Its pod.
+    pub pod: Option<String>,
+    /// `in: ...` or `out: ...`, with the reason.
+    pub standing: String,
+    /// Whether it may be chosen.
+    pub is_used: bool,
+}
+
+impl Request {
+    /// Reads `HOST[:PORT]`; an IPv6 address with a port stands in brackets.
+    ///
+    /// # Errors
+    /// One sentence about what was typed.
+    pub fn parse(target: &str, from: Option<&str>) -> Result<Self> {
+        let from = from.map(str::to_owned);
+        if target.parse::<IpAddr>().is_ok() {
+            return Ok(Self { host: target.to_owned(), port: None, from });
+        }
+        let (host, port) = match target.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (target, None),
+        };
+        let port = port.map(|port| port.parse().ok().filter(|&port| port != 0));
+        let port = match port {
+            Some(None) => bail!("{target:?} is not HOST or HOST:PORT"),
+            Some(port) => port,
+            None => None,
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Ok(Self { host, port, from })
+    }
+}
+
+/// Explains a request against what is programmed and answered now.
+///
+/// # Errors
+/// One sentence: the client is no pod of this node, or the host is no name.
+pub fn explain(
+    progress: &Progress,
+    zone: &Zone,
+    records: &[Record],
+    request: &Request,
+) -> Result<Explanation> {
+    let (from, namespace) = client(records, request.from.as_deref())?;
+    let mut explanation = Explanation { from, ..Explanation::default() };
+    let addresses = match request.host.parse::<IpAddr>() {
+        Ok(ip) => vec![ip],
+        Err(_) => resolve(zone, &request.host, &namespace, &mut explanation)?,
+    };
+    for ip in &addresses {
+        let frontends = frontends(progress, *ip, request.port);
+        explanation.frontends.extend(frontends.iter().map(|frontend| dialled(progress, frontend)));
+    }
+    explanation.verdict = verdict(&explanation, &addresses);
+    Ok(explanation)
+}
+
+/// The client in words, and the namespace whose search path it has.
+fn client(records: &[Record], from: Option<&str>) -> Result<(String, String)> {
+    let default = "default".to_owned();
+    let Some(from) = from else { return Ok(("this node".to_owned(), default)) };
+    if let Ok(ip) = from.parse::<IpAddr>() {
+        let pod = records.iter().find(|record| record.addresses.contains(&ip) && !record.host_network);
+        return Ok(match pod {
+            Some(record) => {
+                (format!("pod {}/{}", record.pod.namespace, record.pod.name), record.pod.namespace.clone())
+            }
+            None => (format!("{ip}, which is no pod of this node"), default),
+        });
+    }
+    let name = from.strip_prefix("pod/").unwrap_or(from);
+    let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
+    let known = records.iter().any(|record| record.pod.namespace == namespace && record.pod.name == name);
+    if !known {
+        bail!("no pod {namespace}/{name} runs on this node; `fairway get sandboxes` lists those that do");
+    }
+    Ok((format!("pod {namespace}/{name}"), namespace.to_owned()))
+}
+
+/// Walks the search path as a pod's resolver does, for IPv4 and then for IPv6, and notes each name once.
+fn resolve(zone: &Zone, host: &str, namespace: &str, explanation: &mut Explanation) -> Result<Vec<IpAddr>> {
+    if DomainName::parse(host).is_none() {
+        bail!("{host:?} is not a domain name");
+    }
+    let mut addresses = Vec::new();
+    for rtype in [RecordType::A, RecordType::AAAA] {
+        for (name, answer) in dns::lookup(zone, host, namespace, rtype) {
+            let (said, found) = describe(&answer);
+            addresses.extend(found);
+            let name = name.to_string();
+            match explanation.names.iter_mut().find(|asked| asked.name == name) {
+                Some(asked) if asked.answer == said => {}
+                Some(asked) => asked.answer = format!("{}; {said}", asked.answer),
+                None => explanation.names.push(Asked { name, answer: said }),
+            }
+        }
+    }
+    Ok(addresses)
+}
+
+fn describe(answer: &Answer) -> (String, Vec<IpAddr>) {
+    match answer {
+        Answer::Found(found) => {
+            let addresses = found.records.iter().filter_map(|record| address(&record.data)).collect();
+            let texts: Vec<String> = found
+                .records
+                .iter()
+                .map(|record| format!("{} {}", record.data.rtype(), record.data))
+                .collect();
+            (texts.join(", "), addresses)
+        }
+        Answer::NoData { .. } => ("exists, without such addresses".to_owned(), Vec::new()),
+        Answer::NoName { .. } => ("does not exist".to_owned(), Vec::new()),
+        Answer::ServFail => ("SERVFAIL: this node could not program the service".to_owned(), Vec::new()),
+        Answer::NotYet => ("held: the first lists are not complete".to_owned(), Vec::new()),
+        Answer::Forward { name, .. } => (format!("asked upstream as {name}"), Vec::new()),
+    }
+}
+
+const fn address(data: &Data) -> Option<IpAddr> {
+    match data {
+        Data::A(ip) => Some(IpAddr::V4(*ip)),
+        Data::Aaaa(ip) => Some(IpAddr::V6(*ip)),
+        Data::Cname(_) | Data::Ns(_) | Data::Ptr(_) | Data::Srv { .. } | Data::Txt(_) | Data::Soa(_) => None,
+        Data::Other { .. } => None,
+    }
+}
+
+/// What the address and port are in the tables: for one port whatever it meets, else every port there is.
+fn frontends(progress: &Progress, ip: IpAddr, port: Option<u16>) -> Vec<Frontend> {
+    let tables = &progress.tables.frontends;
+    let Some(port) = port else {
+        let first = Frontend { ip, port: 0, protocol: None };
+        let all = tables.range(first..).map(|(frontend, _)| *frontend);
+        return all.take_while(|frontend| frontend.ip == ip).filter(|frontend| frontend.port != 0).collect();
+    };
+    let exact = [Protocol::Tcp, Protocol::Udp].map(|protocol| Frontend::new(ip, port, protocol));
+    let known: Vec<Frontend> = exact.into_iter().filter(|frontend| tables.contains_key(frontend)).collect();
+    if !known.is_empty() {
+        return known;
+    }
+    let any = Frontend::any_port(ip);
+    tables.contains_key(&any).then_some(any).into_iter().collect()
+}
+
+fn dialled(progress: &Progress, frontend: &Frontend) -> Dialled {
+    let dialled = |choice: &str| Dialled {
+        frontend: frontend.to_string(),
+        service: None,
+        endpoints: Vec::new(),
+        choice: choice.to_owned(),
+    };
+    let Some(facts) = &progress.facts else { return dialled("the first lists are not complete") };
+    let (key, flags, endpoints) = match proxy::explain(&progress.tables, &progress.snapshot, facts, frontend)
+    {
+        Said::Service(key, flags, endpoints) => (key, flags, endpoints),
+        Said::NoPort => return dialled("refused at once: the service at this address has no such port"),
+        Said::NoFrontend => return dialled("nobody's: the connection goes there as it is"),
+    };
+    let Some(member) = progress.snapshot.services.get(&key.name) else {
+        return dialled("going: the service is gone, its address follows");
+    };
+    let is_local = flags & FrontendWord::SOCKET_LOCAL != 0;
+    let endpoints: Vec<EndpointStanding> =
+        endpoints.iter().map(|endpoint| standing(endpoint, is_local)).collect();
+    let used = endpoints.iter().filter(|endpoint| endpoint.is_used).count();
+    Dialled {
+        frontend: frontend.to_string(),
+        service: Some(key.to_string()),
+        choice: choice(member, used, endpoints.len(), flags),
+        endpoints,
+    }
+}
+
+fn standing(endpoint: &Explained, is_local: bool) -> EndpointStanding {
+    let standing = if is_local { endpoint.local } else { endpoint.cluster };
+    let is_used = standing.is_in() && !endpoint.other_family;
+    EndpointStanding {
+        address: SocketAddr::new(endpoint.ip, endpoint.port),
+        node: endpoint.node.as_deref().map(str::to_owned),
+        pod: endpoint.pod.as_ref().map(ToString::to_string),
+        standing: if endpoint.other_family { "out: of the other family" } else { standing.as_str() }
+            .to_owned(),
+        is_used,
+    }
+}
+
+fn choice(member: &Member, used: usize, all: usize, flags: u16) -> String {
+    if flags & FrontendWord::HERE_FIRST != 0 {
+        return "answered by the daemon of this node; by those of other nodes while it does not run"
+            .to_owned();
+    }
+    match (used, all, member.service.traffic.affinity) {
+        (0, 0, _) => "refused at once: there is no endpoint".to_owned(),
+        (0, _, _) => "no endpoint may be used: see each".to_owned(),
+        (1, _, _) => "the one endpoint".to_owned(),
+        (_, _, Affinity::None) => format!("one of {used}, at random for each connection"),
+        (_, _, Affinity::ClientIp { timeout_seconds }) => {
+            format!("one of {used}, kept for a client until {timeout_seconds} s after its last connection")
+        }
+    }
+}
+
+fn verdict(explanation: &Explanation, addresses: &[IpAddr]) -> String {
+    if addresses.is_empty() {
+        return "the name has no address".to_owned();
+    }
+    if explanation.frontends.is_empty() {
+        let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        return format!("{} is no address of a service: the connection goes there as it is", list.join(", "));
+    }
+    let used = explanation.frontends.iter().flat_map(|frontend| &frontend.endpoints);
+    let used = used.filter(|endpoint| endpoint.is_used).count();
+    let plural = |count: usize| if count == 1 { "" } else { "s" };
+    let frontends = explanation.frontends.len();
+    format!("{frontends} frontend{}, {used} usable endpoint{}", plural(frontends), plural(used))
+}
+
+/// The explanation for a person.
+pub fn text(explanation: &Explanation) -> String {
+    let mut lines = vec![format!("from {}", explanation.from)];
+    for asked in &explanation.names {
+        lines.push(format!("name {}", asked.name));
+        lines.push(format!("  {}", asked.answer));
+    }
+    for dialled in &explanation.frontends {
+        let service = dialled.service.as_deref().unwrap_or("nothing");
+        lines.push(format!("frontend {} -> {service}", dialled.frontend));
+        for endpoint in &dialled.endpoints {
+            let whom = [
+                endpoint.pod.as_deref().map(|pod| format!(" pod {pod}")),
+                endpoint.node.as_deref().map(|node| format!(" on {node}")),
+            ];
+            let whom: String = whom.into_iter().flatten().collect();
+            lines.push(format!("  {}{whom}: {}", endpoint.address, endpoint.standing));
+        }
+        lines.push(format!("  {}", dialled.choice));
+    }
+    lines.push(explanation.verdict.clone());
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_host_with_or_without_a_port() {
+        let check = |text: &str, host: &str, port: Option<u16>| {
+            let request = Request::parse(text, None).unwrap();
+            assert_eq!((request.host.as_str(), request.port), (host, port));
+        };
+        check("web.shop:80", "web.shop", Some(80));
+        check("web", "web", None);
+        check("10.96.0.1", "10.96.0.1", None);
+        check("fd00::1", "fd00::1", None);
+        check("[fd00::1]:443", "fd00::1", Some(443));
+        assert!(Request::parse("web:http", None).is_err() && Request::parse("web:0", None).is_err());
+    }
+}

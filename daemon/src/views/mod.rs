@@ -1,0 +1,8 @@
+//! What the admin endpoint shows, as rows: made by the daemon, sent as JSON, and drawn as a table by the
+//! command line, so that both ends share one type. Pure.
+
+pub mod backends;
+pub mod explain;
+pub mod names;
+pub mod sandboxes;
+pub mod services;
