@@ -1,4 +1,5 @@
-//! Which addresses of a pod range may be given out, and in which order they are tried. Arithmetic only.
+//! Which addresses of a pod range may be given out, and in which order they are tried. Arithmetic only: whether an
+//! address is free is for the kernel to say. Called by attach.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -73,8 +73,8 @@ impl FromStr for PodId {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
-        names::label("namespace", namespace)?;
-        names::subdomain("name", name)?;
+        names::label("namespace of a pod", namespace)?;
+        names::subdomain("name of a pod", name)?;
         Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
     }
 }

@@ -33,6 +33,9 @@ pub enum RunError {
     /// The daemon.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// No object can have that name.
+    #[error("{0}")]
+    Name(String),
     /// The name is taken.
     #[error("pod {0} runs already")]
     Busy(PodId),
@@ -137,6 +140,8 @@ fn unused_host_ports(pod: &Pod) -> Vec<String> {
 fn claim(options: &RunOptions, settings: &Settings, notice: Option<Notice>) -> Result<u8, RunError> {
     let stop = Stop::catch()?;
     let id = options.pod.id();
+    // A name that was typed has not been checked before, and becomes a path below.
+    id.to_string().parse::<PodId>().map_err(RunError::Name)?;
     let directory = PodDirectory::of(&options.run_dir, &id);
     let Some(lock) = directory.claim()? else { return Err(RunError::Busy(id)) };
     let result = claimed(options, settings, &directory, &stop, notice);

@@ -1,4 +1,5 @@
-//! The network of a pod, in network namespaces of the test's own: attach, detach, and what survives what.
+//! The network of a pod, in network namespaces of the test's own: attach, detach, and what survives what. Nothing
+//! to clean up: the namespaces go with the test.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "the helpers of tests are tests too")]
 

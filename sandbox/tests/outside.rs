@@ -1,4 +1,5 @@
-//! Pods that leave the cluster, towards a namespace that knows the node and no pod.
+//! Pods that leave the cluster, towards a namespace that knows the node and no pod: an answer arrives only if the
+//! packet left with the node's address. Nothing to clean up: the namespaces go with the test.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "the helpers of tests are tests too")]
 

@@ -1,4 +1,5 @@
-//! What types cannot say of a Pod: names, references, and what belongs together. The first mistake is told.
+//! What types cannot say of a Pod: names, references, and what belongs together. The first mistake is told, by
+//! the path of its field. Pure; called once a Pod has been read.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! A Pod, as far as it has an effect here. The words are those of the Pod API, `core/v1`.
+//! A Pod, as far as it has an effect here. The words are those of the Pod API, `core/v1`; what is not here is in
+//! the list of fields without effect. Plain values: checked by `check.rs`, used by the runner.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

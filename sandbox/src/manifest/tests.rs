@@ -1,3 +1,6 @@
+//! Tables of manifests: real ones, and the mistakes that real ones have. Each mistake is one whole sentence, so
+//! that a change of words is seen here.
+
 use super::*;
 
 fn error(text: &str) -> String {
@@ -127,6 +130,14 @@ fn the_mistakes_of_real_manifests() {
             pod("spec:\n  containers: [{name: c}]\n  hostAliases: [{ip: 1.2.3.400}]\n"),
             "pod.yaml: Pod default/web: spec.hostAliases[0].ip: invalid IP address syntax",
         ),
+    ] {
+        assert_eq!(error(&text), expected);
+    }
+}
+
+#[test]
+fn what_belongs_together() {
+    for (text, expected) in [
         (
             pod("spec:\n  containers: [{name: c, volumeMounts: [{name: v, mountPath: /v}]}]\n"),
             "pod.yaml: Pod default/web: spec.containers[0].volumeMounts[0].name: there is no volume \"v\"",

@@ -1,4 +1,5 @@
-//! Addresses of links, and permanent neighbours.
+//! Addresses of links, and permanent neighbours: what makes a link usable at once, without duplicate address
+//! detection or ARP. Called by attach and node.
 
 use std::net::IpAddr;
 

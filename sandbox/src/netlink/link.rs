@@ -1,4 +1,5 @@
-//! Links: a veth born in place, found, raised, labelled, deleted.
+//! Links: a veth born in place, found, raised, labelled, deleted. Never moves a link between namespaces: that
+//! waits for an RCU grace period. Called by attach, detach and node.
 
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd};

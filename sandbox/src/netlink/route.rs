@@ -1,4 +1,5 @@
-//! Routes: one address on one link, and the way out of a pod.
+//! Routes: one address on one link, which is also how an address is taken, the way out of a pod, and the
+//! kernel's answer to where a packet would go. Called by attach, detach and node.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -23,6 +24,15 @@ pub struct HostRoute {
     pub address: IpAddr,
     /// The link that leads there.
     pub link: u32,
+}
+
+/// The way to a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The link that leads there.
+    pub link: u32,
+    /// The address that the namespace would use as its own.
+    pub source: Option<IpAddr>,
 }
 
 impl Netlink {
@@ -76,8 +86,8 @@ impl Netlink {
         Ok(())
     }
 
-    /// The source address that the namespace would use towards `destination`, None without a route.
-    pub fn source_towards(&mut self, destination: IpAddr) -> Result<Option<IpAddr>, NetlinkError> {
+    /// How the namespace would reach `destination`; None without a route.
+    pub fn way_to(&mut self, destination: IpAddr) -> Result<Option<Way>, NetlinkError> {
         let mut message = RouteMessage::default();
         message.header.address_family = family(destination);
         message.header.destination_prefix_length = full_length(destination);
@@ -90,10 +100,15 @@ impl Netlink {
                 return Err(NetlinkError::new(format!("looking for a route to {destination}"), error));
             }
         };
-        Ok(answer.attributes.iter().find_map(|attribute| match attribute {
+        let source = answer.attributes.iter().find_map(|attribute| match attribute {
             RouteAttribute::PrefSource(source) => to_ip(source),
             _ => None,
-        }))
+        });
+        let link = answer.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        });
+        Ok(link.map(|link| Way { link, source }))
     }
 }
 
