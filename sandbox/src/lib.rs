@@ -50,7 +50,7 @@ pub use manifest::{
 };
 pub use masquerade::{Masquerade, remove_masquerade};
 pub use namespace::{NamespaceError, NetworkNamespace, current_cookie};
-pub use netlink::{HostRoute, Link, MacAddress, Netlink, NetlinkError, Veth, Way};
+pub use netlink::{HostRoute, Link, MacAddress, Netlink, NetlinkError, Veth};
 pub use node::{
     add_loopback_addresses, enable_forwarding, local_addresses, node_addresses, node_mtu,
     remove_loopback_addresses,

@@ -9,7 +9,6 @@ use crate::sysctl::{self, SysctlError};
 
 /// The MTU of a node without an uplink.
 const ETHERNET_MTU: u32 = 1500;
-const ETHERNET_MTU: u32 = 1500;
 /// Any address of the outside world: only the choice of a source is asked for, nothing is sent.
 const OUTSIDE4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const OUTSIDE6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
@@ -57,7 +56,7 @@ pub fn node_addresses() -> Result<Vec<IpAddr>, NetlinkError> {
     let mut found = Vec::new();
     for outside in [OUTSIDE4, OUTSIDE6] {
         let usable = |ip: &IpAddr| ip.is_ipv4() == outside.is_ipv4() && is_global(*ip);
-        let by_route = node.way_to(outside)?.and_then(|way| way.source).filter(usable);
+        let by_route = node.source_towards(outside)?.filter(usable);
         let first = || {
             let others = all.iter().filter(|(link, ..)| *link != LOOPBACK).map(|(_, ip, _)| *ip);
             others.into_iter().find(usable)
@@ -76,21 +75,6 @@ pub fn node_mtu() -> Result<u32, NetlinkError> {
     let links = node.links()?;
     let mtus = links.iter().filter(|link| uplinks.contains(&link.index)).map(|link| link.mtu);
     Ok(mtus.min().unwrap_or(ETHERNET_MTU))
-}
-
-/// The MTU of the link that leads to the world, for the links of pods; that of Ethernet where none does.
-pub fn node_mtu() -> Result<u32, NetlinkError> {
-    let mut node = Netlink::open()?;
-    for outside in [OUTSIDE4, OUTSIDE6] {
-        if let Some(way) = node.way_to(outside)?.filter(|way| way.link != LOOPBACK) {
-            let links = node.links()?;
-            return Ok(links
-                .iter()
-                .find(|link| link.index == way.link)
-                .map_or(ETHERNET_MTU, |link| link.mtu));
-        }
-    }
-    Ok(ETHERNET_MTU)
 }
 
 /// Every address of the namespace, loopback's included.

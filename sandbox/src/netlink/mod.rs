@@ -24,7 +24,7 @@ use netlink_sys::{Socket, SocketAddr};
 use crate::namespace::{NamespaceError, NetworkNamespace};
 
 pub use link::{Link, MacAddress, Veth};
-pub use route::{HostRoute, Way};
+pub use route::HostRoute;
 
 /// A request that the kernel refused, or that could not be made.
 #[derive(Debug, thiserror::Error)]

@@ -26,15 +26,6 @@ pub struct HostRoute {
     pub link: u32,
 }
 
-/// The way to a destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
-    /// The link that leads there.
-    pub link: u32,
-    /// The address that the namespace would use as its own.
-    pub source: Option<IpAddr>,
-}
-
 impl Netlink {
     /// Routes one address to a link. The kernel lets one caller win, whatever the links are: this is how an
     /// address is taken. The loser's error is [`NetlinkError::is_exists`].
@@ -86,8 +77,8 @@ impl Netlink {
         Ok(())
     }
 
-    /// How the namespace would reach `destination`; None without a route.
-    pub fn way_to(&mut self, destination: IpAddr) -> Result<Option<Way>, NetlinkError> {
+    /// The source address that the namespace would use towards `destination`, None without a route.
+    pub fn source_towards(&mut self, destination: IpAddr) -> Result<Option<IpAddr>, NetlinkError> {
         let mut message = RouteMessage::default();
         message.header.address_family = family(destination);
         message.header.destination_prefix_length = full_length(destination);
@@ -100,15 +91,10 @@ impl Netlink {
                 return Err(NetlinkError::new(format!("looking for a route to {destination}"), error));
             }
         };
-        let source = answer.attributes.iter().find_map(|attribute| match attribute {
+        Ok(answer.attributes.iter().find_map(|attribute| match attribute {
             RouteAttribute::PrefSource(source) => to_ip(source),
             _ => None,
-        });
-        let link = answer.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Oif(index) => Some(*index),
-            _ => None,
-        });
-        Ok(link.map(|link| Way { link, source }))
+        }))
     }
 }
 
