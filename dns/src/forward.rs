@@ -213,6 +213,9 @@ async fn over_udp(upstream: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
             }
             return Ok(buffer);
         }
+        if is_bare_error(&buffer[..length], query) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "an error without the question"));
+        }
         tracing::debug!(%upstream, "a datagram that answers another question was ignored");
     }
 }
@@ -248,6 +251,14 @@ fn answers(message: &[u8], query: &[u8]) -> bool {
         && message.len() >= end
         && message[4..6] == query[4..6]
         && same(&message[HEADER..end], &query[HEADER..end])
+}
+
+/// Whether a message is a header with an error, as servers send that do not understand the query. It could be
+/// forged more easily than an answer, and counts only as a failed attempt.
+fn is_bare_error(message: &[u8], query: &[u8]) -> bool {
+    let is_ours =
+        Head::read(message).is_some_and(|head| head.has(Head::RESPONSE) && message[..2] == query[..2]);
+    is_ours && message.len() == HEADER && message[4..6] == [0, 0] && rcode(message) != Rcode::NO_ERROR
 }
 
 fn rcode(message: &[u8]) -> Rcode {

@@ -1,4 +1,5 @@
-//! From a request's octets to what is to be done about it. Pure: the shells send, hold or forward as told.
+//! From a request's octets to what is to be done about it: the one place that knows opcodes, transfers and
+//! codes. Pure, and never about what a name means; the shells in `server` send, hold or forward as told.
 
 use crate::answer::{Answer, Found, answer};
 use crate::name::DomainName;

@@ -1,14 +1,5 @@
-//! Dialogues: golden files in `tests/dialogues` in which a cluster changes and is asked. A line that is not
-//! indented is input; the indented lines after it are what came of it. `UPDATE_EXPECT=1` writes them anew.
-//!
-//! ```text
-//! + service shop/web ip=10.96.0.20       a change, in the words of `support`
-//! learn shop/web                          the cluster is learned; services that could not be programmed
-//! forget                                  the cluster is only forgotten
-//! ? web.shop.svc.cluster.local AAAA 3     a question, perhaps with a seed
-//! dump                                    the whole zone
-//! lookup web.shop from shop               what a pod of a namespace gets
-//! ```
+//! Dialogues: golden files in `tests/dialogues` in which a cluster changes and is asked; `Stage::act` has the
+//! words. Indented lines are what came of the line before them. `UPDATE_EXPECT=1` writes them anew.
 //!
 //! Questions go through octets: a request is written, answered, and read back by another implementation.
 
@@ -58,6 +49,8 @@ struct Stage {
 }
 
 impl Stage {
+    /// `+` and `-` change the cluster; `learn` and `forget` are the phases, with the services that could not
+    /// be programmed; `?` asks for a name and type, perhaps with a seed; `lookup` tries as a pod does.
     fn act(&mut self, line: &str) -> String {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         match words[..] {

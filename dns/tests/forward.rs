@@ -1,4 +1,5 @@
 //! Names that are not ours: a server on loopback in front of upstreams that the test plays.
+//! No test needs an upstream beyond loopback, and none sleeps.
 
 #![allow(clippy::unwrap_used, reason = "a test that is wrong must fail at once")]
 
@@ -190,6 +191,16 @@ async fn a_refusal_is_never_passed_on() {
     let name = query("www.example.com", None);
     assert_eq!(code(&ask(&serve("", vec![refusing]), &name).await), (2, 0));
     assert_eq!(code(&ask(&serve("", vec![refusing, good]), &name).await), (0, 1));
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_understand_is_a_failed_one() {
+    let bare = |query: &[u8], _| vec![[&query[..2], &[0x81, 0x81], &[0; 8][..]].concat()];
+    let good = upstream(|query, _| vec![reply(query, [0x81, 0x80], 1)]).await;
+    let server = serve("", vec![upstream(bare).await, good]);
+    assert_eq!(code(&ask(&server, &query("www.example.com", None)).await), (0, 1));
+    let alone = serve("", vec![upstream(bare).await]);
+    assert_eq!(code(&ask(&alone, &query("www.example.com", None)).await), (2, 0));
 }
 
 #[tokio::test]

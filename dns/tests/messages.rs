@@ -1,4 +1,5 @@
 //! Requests as octets: what is refused and how, EDNS, truncation, and the case of names.
+//! No sockets; answers are read back by another implementation.
 
 #![allow(clippy::unwrap_used, reason = "a test that is wrong must fail at once")]
 

@@ -1,4 +1,5 @@
-//! Properties of the phases: whatever went before, what is learned is the snapshot.
+//! Properties of the phases: whatever went before, what is learned is the snapshot, and what is forgotten
+//! says nothing that has yet to be programmed.
 
 #![allow(clippy::unwrap_used, reason = "a test that is wrong must fail at once")]
 

@@ -1,15 +1,9 @@
-//! A small language for clusters in tests, one object a line:
+//! A small language for clusters in tests, one object a line; `address=hostname` gives an endpoint its
+//! hostname, `!` makes it not ready. For every test file of this folder.
 //!
-//! ```text
-//! + namespace shop
-//! + service shop/web ip=10.96.0.20,fd00::20 ports=http:80/TCP,9/UDP elsewhere
-//! + service shop/db headless ports=pg:5432/TCP publish-not-ready
-//! + service shop/out external=example.com
-//! + slice shop/db-1 of=db ports=pg:5432/TCP at=10.244.0.5=db-0,10.244.0.6,10.244.0.7!
-//! - service shop/web
-//! ```
-//!
-//! `address=hostname` gives an endpoint its hostname, `!` makes it not ready.
+//! `+ service shop/web ip=10.96.0.20,fd00::20 ports=http:80/TCP,9/UDP elsewhere`,
+//! `+ service shop/db headless ports=pg:5432/TCP publish-not-ready`, `+ service shop/out external=example.com`,
+//! `+ slice shop/db-1 of=db ports=pg:5432/TCP at=10.244.0.5=db-0,10.244.0.7!`, `- service shop/web`
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that is wrong must fail at once")]
