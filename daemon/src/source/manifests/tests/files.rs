@@ -164,27 +164,3 @@ proptest! {
         prop_assert_eq!(read(order), read([0, 1, 2, 3]));
     }
 }
-
-#[test]
-fn zz_timing() {
-    let mut text = String::new();
-    for i in 0..10_000 {
-        text += &format!(
-            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: s{i}, namespace: n{}}}\nspec:\n  selector: {{app: a{i}}}\n  ports:\n  - {{name: http, port: 80, targetPort: http}}\n  - {{name: b, port: 81}}\n",
-            i % 100
-        );
-    }
-    let mut folder = Folder::default();
-    let t = std::time::Instant::now();
-    folder.put("a.yaml", &text);
-    println!("put {:?}", t.elapsed());
-    let t = std::time::Instant::now();
-    let now = Desired::new(&folder, &[], &cluster(), &Desired::default());
-    println!("desired {:?}", t.elapsed());
-    let t = std::time::Instant::now();
-    let next = Desired::new(&folder, &[], &cluster(), &now);
-    println!("desired again {:?}", t.elapsed());
-    let t = std::time::Instant::now();
-    println!("{}", next.changes(&now).len());
-    println!("changes {:?}", t.elapsed());
-}
