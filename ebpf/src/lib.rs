@@ -4,6 +4,7 @@
 //! and match the verdict; the `proxy` crate writes the maps with the same types. It must never depend on
 //! either side's map bindings, so that host tests run the very code that the kernel runs.
 #![cfg_attr(not(test), no_std)]
+#![expect(clippy::cast_possible_truncation, reason = "map words are taken apart on purpose, everywhere here")]
 
 pub mod address;
 pub mod affinity;

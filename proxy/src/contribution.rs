@@ -76,7 +76,9 @@ pub(crate) fn contribute(member: &Member, facts: &Facts) -> Contribution {
     if let Some(reason) = skip(service) {
         return Contribution { skipped: Some(reason), ..Contribution::default() };
     }
-    let mut contribution = Contribution { owned: service.cluster_ips().to_vec(), ..Contribution::default() };
+    // Where the daemon answers itself, the node has the address, and answers go to any port of it.
+    let owned = service.cluster_ips().iter().copied().filter(|ip| !facts.cluster_dns.contains(ip));
+    let mut contribution = Contribution { owned: owned.collect(), ..Contribution::default() };
     for port in &service.ports {
         if port.protocol == Protocol::Sctp {
             contribution.sctp = true;
@@ -146,7 +148,7 @@ fn block(member: &Member, port: &ServicePort, key: &ServiceKey, facts: &Facts) -
         service.traffic.internal == TrafficPolicy::Local || service.traffic.external == TrafficPolicy::Local;
     let mut endpoints = member.endpoints(port, &facts.name);
     endpoints.retain(|endpoint| Family::of(endpoint.address) == key.family);
-    let slots = select(endpoints, &facts.name, facts.zone.as_deref()).into_iter().filter_map(|selected| {
+    let slots = select(&endpoints, &facts.name, facts.zone.as_deref()).into_iter().filter_map(|selected| {
         let windows = if selected.cluster.is_in() { CLUSTER } else { 0 }
             | if local && selected.local.is_in() { LOCAL } else { 0 };
         let endpoint = selected.endpoint;

@@ -40,12 +40,12 @@ pub struct Current {
     pub(crate) service_ids: Ids,
     pub(crate) backend_ids: Ids,
     pub(crate) lines: Lines,
-    /// What was wanted last.
-    pub(crate) desired: Tables,
     /// Frontends that are not wanted any more, since when.
     pub(crate) doomed: HashMap<Frontend, Instant>,
     /// Service ports that are not wanted any more.
     pub(crate) leaving: BTreeSet<ServiceKey>,
+    /// Backends that left since somebody asked, with the service port that they served.
+    pub(crate) retired: Vec<(ServiceKey, u32)>,
 }
 
 /// Where a service port is in the maps.
@@ -70,9 +70,9 @@ impl Current {
             service_ids: Ids::new(sizes.services),
             backend_ids: Ids::new(sizes.backends),
             lines: Lines::with_used(sizes.lines, &[]),
-            desired: Tables::default(),
             doomed: HashMap::new(),
             leaving: BTreeSet::new(),
+            retired: Vec::new(),
         }
     }
 
@@ -89,6 +89,11 @@ impl Current {
     /// The backend ids of a service port, in slot order.
     pub fn backend_ids(&self, key: &ServiceKey) -> &[u32] {
         self.placed.get(key).map_or(&[], |placed| &placed.backends)
+    }
+
+    /// The backends that left since the last call, with the service port that they served.
+    pub fn take_retired(&mut self) -> Vec<(ServiceKey, u32)> {
+        std::mem::take(&mut self.retired)
     }
 
     /// How many elements wait for a barrier.

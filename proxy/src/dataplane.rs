@@ -221,11 +221,10 @@ const _: () = assert!(HEADER_WORDS < LINE_WORDS);
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<(Map, u32), DataplaneError> {
     let map = ebpf.take_map(name).ok_or(DataplaneError::Absent(name))?;
-    let data: Option<&MapData> = match &map {
-        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data) => Some(data),
-        _ => None,
+    let (Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data)) = &map
+    else {
+        return Err(DataplaneError::Other(name, "it is of another type".into()));
     };
-    let data = data.ok_or_else(|| DataplaneError::Other(name, "it is of another type".into()))?;
     let info = data.info().map_err(|error| DataplaneError::Other(name, error.to_string()))?;
     let entries = info.max_entries();
     Ok((map, entries))
@@ -241,9 +240,11 @@ fn memory<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<(Memory, u32), Datap
 }
 
 fn os_error(error: MapError) -> io::Error {
-    match error {
-        MapError::SyscallError(error) => error.io_error,
-        MapError::KeyNotFound => io::Error::from_raw_os_error(libc::ENOENT),
-        other => io::Error::other(other),
+    if let MapError::SyscallError(error) = error {
+        return error.io_error;
     }
+    if matches!(error, MapError::KeyNotFound) {
+        return io::Error::from_raw_os_error(libc::ENOENT);
+    }
+    io::Error::other(error)
 }

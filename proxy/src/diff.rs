@@ -53,7 +53,6 @@ pub enum What {
 pub fn diff(current: &mut Current, desired: &Tables, now: Instant) -> Changes {
     let mut changes = Changes::default();
     let before = current.tables.clone();
-    current.desired = desired.clone();
     current.leaving.retain(|key| !desired.services.contains_key(key));
     for item in before.services.diff(&desired.services) {
         match item {
@@ -125,7 +124,10 @@ fn retire(current: &mut Current, key: &ServiceKey, ops: &mut Vec<Op>) {
     ops.push(Op::Publish(placed.id, ServiceWord::UNPUBLISHED));
     current.service_ids.retire(placed.id);
     current.lines.retire(placed.base, placed.lines);
-    placed.backends.into_iter().for_each(|id| current.backend_ids.retire(id));
+    for backend in placed.backends {
+        current.backend_ids.retire(backend);
+        current.retired.push((key.clone(), backend));
+    }
 }
 
 /// Points a frontend to its service port.
@@ -227,6 +229,7 @@ fn try_place(
     for backend in gone {
         ops.push(Op::SetWindows(backend, 0));
         current.backend_ids.retire(backend);
+        current.retired.push((key.clone(), backend));
     }
     let frontends = old.map_or(0, |placed| {
         current.lines.retire(placed.base, placed.lines);

@@ -5,12 +5,16 @@
 
 mod adopt;
 mod allocate;
+mod check;
 mod claims;
 mod contribution;
 mod current;
 mod dataplane;
 mod diff;
+mod dump;
+mod explain;
 mod fake;
+mod metrics;
 mod op;
 mod plan;
 mod programs;
@@ -20,12 +24,16 @@ mod sys;
 mod tables;
 
 pub use adopt::{Contents, adopt, resolve};
+pub use check::{Check, check};
 pub use claims::Conflict;
 pub use contribution::Skip;
 pub use current::{Current, Sizes};
 pub use dataplane::{DataplaneError, Heartbeat, Kernel};
 pub use diff::{Changes, GRACE, Unfit, What, diff, shrink};
+pub use dump::ParseError;
+pub use explain::{Explained, Explanation, explain};
 pub use fake::Fake;
+pub use metrics::Metrics;
 pub use op::{Dataplane, Op, Refused};
 pub use plan::{Facts, Planner, is_programmed};
 pub use programs::{ProgramError, Programs, cleanup};

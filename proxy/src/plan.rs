@@ -1,7 +1,7 @@
 //! The plan: `(Snapshot, Facts) -> Tables`. The planner keeps the last plan and replans only the services
 //! that differ; the result is the same as that of a fresh one. Pure: no clock, no I/O, no logging.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub struct Planner {
     owners: HashMap<IpAddr, u32>,
     skipped: BTreeMap<Skip, u64>,
     /// Services with SCTP ports, which are reported once.
-    sctp: std::collections::BTreeSet<ObjectName>,
+    sctp: BTreeSet<ObjectName>,
 }
 
 impl Planner {
@@ -48,7 +48,7 @@ impl Planner {
             claims: Claims::default(),
             owners: HashMap::new(),
             skipped: BTreeMap::new(),
-            sctp: std::collections::BTreeSet::new(),
+            sctp: BTreeSet::new(),
         }
     }
 
@@ -78,6 +78,11 @@ impl Planner {
     /// The last plan.
     pub const fn tables(&self) -> &Tables {
         &self.tables
+    }
+
+    /// The snapshot that was planned last.
+    pub const fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
     }
 
     /// What this node is.

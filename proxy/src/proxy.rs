@@ -1,7 +1,7 @@
 //! The proxy of a node: planner, current state and kernel, held together for the daemon. It grows and shrinks
 //! when told; it has no task and no timer of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,15 +11,18 @@ use model::{Name, ObjectName, Snapshot};
 
 use crate::adopt::adopt;
 use crate::claims::Conflict;
-use crate::contribution::Skip;
 use crate::current::{Current, Sizes};
 use crate::dataplane::{DataplaneError, Heartbeat, Kernel};
 use crate::diff::{What, diff, forget_frontend, shrink};
+use crate::explain::{Explanation, explain};
 use crate::op::{Dataplane, Op, Refused};
 use crate::plan::{Facts, Planner};
 use crate::programs::{ProgramError, Programs};
 use crate::sys;
 use crate::tables::{Frontend, ServiceKey, Slot, Tables};
+
+/// So many services that are gone may keep their count before they are swept out.
+const FORGOTTEN: usize = 1024;
 
 /// What the proxy has to know.
 #[derive(Clone, Debug)]
@@ -77,6 +80,8 @@ pub struct Proxy {
     /// None until the first complete snapshot gives names to what is in the maps.
     current: Option<Current>,
     ops: BTreeMap<&'static str, u64>,
+    /// Connections opened to backends that have left, by service.
+    opened_before: HashMap<ObjectName, u64>,
 }
 
 /// One backend of a service port, with its counter.
@@ -110,7 +115,15 @@ impl Proxy {
             addresses: config.node_addresses.clone(),
             cluster_dns: config.cluster_dns.clone(),
         });
-        Ok(Self { config, programs, kernel, planner, current: None, ops: BTreeMap::new() })
+        Ok(Self {
+            config,
+            programs,
+            kernel,
+            planner,
+            current: None,
+            ops: BTreeMap::new(),
+            opened_before: HashMap::new(),
+        })
     }
 
     /// Makes the kernel serve everything that `snapshot` asks for. Takes nothing away.
@@ -132,9 +145,10 @@ impl Proxy {
             outcome.ops += 1;
             *self.ops.entry(op.kind()).or_default() += 1;
             if let Err(refused) = self.kernel.apply(op) {
-                Self::take_back(current, op, &refused, &mut outcome);
+                take_back(current, op, &refused, &mut outcome);
             }
         }
+        self.remember_opened();
         outcome
     }
 
@@ -148,6 +162,7 @@ impl Proxy {
                 tracing::warn!(%refused, kind = op.kind(), "what is not wanted stays in the kernel");
             }
         }
+        self.remember_opened();
         next
     }
 
@@ -176,6 +191,23 @@ impl Proxy {
                 std::iter::zip(&block.slots, ids).map(move |(slot, &id)| state(key, slot, id))
             })
             .collect()
+    }
+
+    /// Connections opened since the start, by service: those of backends that have left included.
+    pub fn opened(&self) -> BTreeMap<ObjectName, u64> {
+        let mut counts = BTreeMap::new();
+        for backend in self.backends() {
+            *counts.entry(backend.service.name).or_default() += backend.opened;
+        }
+        for (name, count) in &mut counts {
+            *count += self.opened_before.get(name).copied().unwrap_or(0);
+        }
+        counts
+    }
+
+    /// Explains a frontend by the last snapshot that was planned.
+    pub fn explain(&self, frontend: &Frontend) -> Explanation {
+        explain(self.planner.tables(), self.planner.snapshot(), self.planner.facts(), frontend)
     }
 
     /// The planner, for what it knows beside the tables.
@@ -216,6 +248,19 @@ impl Proxy {
         self.kernel.heartbeat().stop();
     }
 
+    /// An id that is reused starts at zero, so the count of the backend that left is kept here.
+    fn remember_opened(&mut self) {
+        let Some(current) = &mut self.current else { return };
+        for (key, id) in current.take_retired() {
+            *self.opened_before.entry(key.name).or_default() += self.kernel.opened(id);
+        }
+        // Services without a backend left in the maps are forgotten once they are many.
+        if self.opened_before.len() > 2 * current.tables().services.len() + FORGOTTEN {
+            let known: HashSet<&ObjectName> = current.tables().services.keys().map(|key| &key.name).collect();
+            self.opened_before.retain(|name, _| known.contains(name));
+        }
+    }
+
     fn facts(&self, snapshot: &Snapshot) -> Facts {
         let node = snapshot.nodes.get(&self.config.node_name);
         let addresses = if self.config.node_addresses.is_empty() {
@@ -230,22 +275,15 @@ impl Proxy {
             cluster_dns: self.config.cluster_dns.clone(),
         }
     }
-
-    /// What the kernel did not take is not there; the next diff tries again.
-    fn take_back(current: &mut Current, op: &Op, refused: &Refused, outcome: &mut Outcome) {
-        let Op::PutFrontend(key, _) = op else { return };
-        let Some(frontend) = Frontend::from_key(key) else { return };
-        let service = current.tables.frontends.get(&frontend).and_then(|target| target.service().cloned());
-        forget_frontend(current, &frontend);
-        outcome.unprogrammed.insert(blame(&What::Frontend(frontend, service)), refused.to_string());
-    }
 }
 
-impl Proxy {
-    /// How many services are left out, by reason (R15).
-    pub const fn skipped(&self) -> &BTreeMap<Skip, u64> {
-        self.planner.skipped()
-    }
+/// What the kernel did not take is not there; the next diff tries again.
+fn take_back(current: &mut Current, op: &Op, refused: &Refused, outcome: &mut Outcome) {
+    let Op::PutFrontend(key, _) = op else { return };
+    let Some(frontend) = Frontend::from_key(key) else { return };
+    let service = current.tables.frontends.get(&frontend).and_then(|target| target.service().cloned());
+    forget_frontend(current, &frontend);
+    outcome.unprogrammed.insert(blame(&What::Frontend(frontend, service)), refused.to_string());
 }
 
 fn blame(what: &What) -> ObjectName {

@@ -52,16 +52,18 @@ impl Standing {
 
 /// Where each endpoint stands. `node` and `zone` are those of this node; the endpoints say themselves
 /// whether they are local.
-pub fn select<'a>(endpoints: Vec<PortEndpoint<'a>>, node: &str, zone: Option<&str>) -> Vec<Selected<'a>> {
-    let topology = Topology::of(&endpoints, node, zone);
+pub fn select<'a>(endpoints: &[PortEndpoint<'a>], node: &str, zone: Option<&str>) -> Vec<Selected<'a>> {
+    let topology = Topology::of(endpoints, node, zone);
     let any = |wanted: &dyn Fn(&PortEndpoint<'_>) -> bool| endpoints.iter().any(wanted);
     let cluster_ready = any(&|endpoint| endpoint.conditions.ready && topology.allows(endpoint, node, zone));
     let local_ready = any(&|endpoint| endpoint.conditions.ready && endpoint.local);
     let standings = |endpoint: PortEndpoint<'a>| Selected {
         endpoint,
-        cluster: match standing(&endpoint, cluster_ready) {
-            Standing::Ready if !topology.allows(&endpoint, node, zone) => Standing::HintedElsewhere,
-            other => other,
+        // R2 and R1: topology looks at ready endpoints, and is ignored where none is left.
+        cluster: if endpoint.conditions.ready && !topology.allows(&endpoint, node, zone) {
+            Standing::HintedElsewhere
+        } else {
+            standing(&endpoint, cluster_ready)
         },
         local: if endpoint.local { standing(&endpoint, local_ready) } else { Standing::OtherNode },
     };

@@ -12,7 +12,7 @@ use model::{Event, Kind, Object};
 use support::*;
 
 fn address(text: &str) -> SocketAddr {
-    text.parse().unwrap()
+    text.parse().expect("a socket address")
 }
 
 /// One service `shop/web` with TCP and UDP ports 80 on 10.96.0.5 and these backends on 8080.
@@ -328,7 +328,7 @@ fn scenario_30_after_each_change_of_type_the_right_addresses_answer() {
         let mut world = node.serve([cluster_ip().into(), slice]);
         let answers = || {
             let node_port = format!("{NODE4}:30080");
-            ["10.96.0.5:80", node_port.as_str(), "203.0.113.7:80"].map(|vip| reachable(vip))
+            ["10.96.0.5:80", node_port.as_str(), "203.0.113.7:80"].map(reachable)
         };
         assert_eq!(answers(), [true, false, false]);
         world.apply(Event::Apply(node_port().into()));
@@ -407,6 +407,28 @@ fn scenario_34_connections_and_affinities_outlive_the_process() {
         assert_eq!(reach("10.96.0.5:80"), first);
         streams.iter_mut().for_each(|stream| assert_eq!(ask(stream), first));
         assert_eq!(streams[0].peer_addr().unwrap(), address("10.96.0.5:80"));
+    });
+}
+
+#[test]
+fn scenario_35_nothing_is_removed_before_the_lists_are_complete() {
+    on_a_node(|node| {
+        backend("10.244.0.2", 8080);
+        let world = node.serve(web(&["10.244.0.2"]));
+        drop(world.proxy);
+        let mut proxy = node.proxy();
+        let now = std::time::Instant::now();
+        let mut cluster = model::Cluster::new();
+        for kind in [Kind::Service, Kind::Node] {
+            cluster.apply(Event::Replace(kind, Vec::new()));
+            assert_eq!(proxy.grow(&cluster.snapshot(), now), proxy::Outcome::default());
+            assert_eq!(proxy.shrink(now + proxy::GRACE), None);
+            assert_eq!(reach("10.96.0.5:80"), "10.244.0.2:8080");
+        }
+        cluster.apply(Event::Replace(Kind::EndpointSlice, Vec::new()));
+        assert!(proxy.grow(&cluster.snapshot(), now).complete);
+        proxy.shrink(now + proxy::GRACE);
+        assert!(!reachable("10.96.0.5:80"));
     });
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn on_a_node(test: impl FnOnce(&Node)) {
     // SAFETY: a system call without arguments.
     if unsafe { libc::geteuid() } != 0 {
         assert!(std::env::var_os("CI").is_none(), "this test needs root");
-        println!("SKIP: {name} needs root");
+        eprintln!("SKIP: {name} needs root");
         return;
     }
     let node = Node::named(&name, std::process::id());

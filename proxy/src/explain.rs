@@ -1,0 +1,77 @@
+//! Why a frontend leads where it leads: its service port, and every endpoint with the reason why it is in or
+//! out. Pure; for `fairway explain`.
+
+use std::net::IpAddr;
+
+use model::{Member, Name, ObjectName, Snapshot};
+
+use crate::plan::Facts;
+use crate::select::{Standing, select};
+use crate::tables::{Family, Frontend, ServiceKey, Tables, Target};
+
+/// What a frontend is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Explanation {
+    /// Nobody's: connections go where they are dialled.
+    NoFrontend,
+    /// An address of services, but not this port of it: refused.
+    NoPort,
+    /// A service port.
+    Service(ServiceKey, u16, Vec<Explained>),
+}
+
+/// One endpoint of a service port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// Where it listens.
+    pub ip: IpAddr,
+    /// The port it listens on. Host byte order.
+    pub port: u16,
+    /// Its pod, where known.
+    pub pod: Option<ObjectName>,
+    /// Its node, where known.
+    pub node: Option<Name>,
+    /// Its standing in the cluster window.
+    pub cluster: Standing,
+    /// Its standing in the local window.
+    pub local: Standing,
+    /// Out because it is of the other family.
+    pub other_family: bool,
+}
+
+/// Explains what `tables` and `snapshot` say of a frontend on the node of `facts`.
+pub fn explain(tables: &Tables, snapshot: &Snapshot, facts: &Facts, frontend: &Frontend) -> Explanation {
+    match tables.frontends.get(frontend) {
+        Some(Target::Service(key, flags)) => {
+            let member = snapshot.services.get(&key.name);
+            let endpoints = member.map(|member| endpoints(member, key, facts)).unwrap_or_default();
+            Explanation::Service(key.clone(), *flags, endpoints)
+        }
+        Some(Target::Refuse) => Explanation::NoPort,
+        None if tables.frontends.contains_key(&Frontend::any_port(frontend.ip)) => Explanation::NoPort,
+        None => Explanation::NoFrontend,
+    }
+}
+
+fn endpoints(member: &Member, key: &ServiceKey, facts: &Facts) -> Vec<Explained> {
+    let ports = member.service.ports.iter();
+    let Some(port) = ports.into_iter().find(|port| port.name == key.port && port.protocol == key.protocol)
+    else {
+        return Vec::new();
+    };
+    // Each family is selected on its own, as the planner does.
+    let of_family = |family| {
+        let mut found = member.endpoints(port, &facts.name);
+        found.retain(|endpoint| Family::of(endpoint.address) == family);
+        select(&found, &facts.name, facts.zone.as_deref()).into_iter().map(move |selected| Explained {
+            ip: selected.endpoint.address,
+            port: selected.endpoint.port,
+            pod: selected.endpoint.endpoint.pod.clone(),
+            node: selected.endpoint.endpoint.node.clone(),
+            cluster: selected.cluster,
+            local: selected.local,
+            other_family: family != key.family,
+        })
+    };
+    of_family(Family::V4).chain(of_family(Family::V6)).collect()
+}
