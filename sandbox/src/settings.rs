@@ -138,6 +138,37 @@ mod tests {
     }
 
     #[test]
+    fn a_daemon_is_asked_for_a_namespace() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(folder.path().join("admin.sock")).unwrap();
+        let settings = Settings {
+            node_name: "n".into(),
+            node_addresses: vec!["192.0.2.7".parse().unwrap()],
+            pod_cidrs: vec!["10.1.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()],
+            cluster_dns: Vec::new(),
+            cluster_domain: "cluster.local".into(),
+            cgroup: "/c".into(),
+            bpf_dir: "/b".into(),
+            mtu: 1450,
+            resolv_conf: String::new(),
+            environment: vec![("A".into(), "b".into())],
+        };
+        let body = serde_json::to_string(&settings).unwrap();
+        let daemon = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut request = [0; 512];
+            let count = socket.read(&mut request).unwrap();
+            write!(socket, "HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{body}").unwrap();
+            String::from_utf8_lossy(&request[..count]).into_owned()
+        });
+        let (found, node) = fetch_settings(folder.path(), "shop", false).unwrap();
+        assert_eq!(found, settings);
+        assert!(node.is_some(), "the daemon's namespace is known");
+        let line = "GET /sandbox-settings?namespace=shop&links=false HTTP/1.0\r\n";
+        assert!(daemon.join().unwrap().starts_with(line));
+    }
+
+    #[test]
     fn without_a_daemon_it_says_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
         let error = fetch_settings(folder.path(), "default", true).unwrap_err();

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Read;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,14 +15,16 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sandbox::{
-    ExecOptions, NetworkNamespace, Pod, PodId, Record, RunOptions, Settings, attachments, delete,
-    enable_forwarding, exec, read_pod, records, run_with,
+    Detached, ExecOptions, NetworkNamespace, PAUSE_PROGRAM, Pod, PodId, Record, RunOptions, Settings,
+    attachments, delete, enable_forwarding, exec, is_detached, read_pod, records, run_detached, run_with,
 };
 use serde::{Deserialize, Serialize};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Tells the test `runner` what to run.
 const JOB: &str = "SANDBOX_TEST_JOB";
+/// Tells it to run on in the background.
+const DETACH: &str = "SANDBOX_TEST_DETACH";
 
 #[derive(Serialize, Deserialize)]
 struct Job {
@@ -31,18 +34,26 @@ struct Job {
     /// A Pod, or a command to run in the pod `web`.
     manifest: Option<String>,
     exec: Vec<String>,
+    rootfs: Option<PathBuf>,
 }
 
 /// Not a test of its own: the process that runs a pod for the others.
 #[test]
 fn runner() {
     let Ok(job) = std::env::var(JOB) else { return };
+    if std::env::var_os(DETACH).is_some() && !is_detached() {
+        let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+        match run_detached(&std::env::current_exe().unwrap(), &arguments).unwrap() {
+            Detached::Up(_) => std::process::exit(0),
+            Detached::Ended(code) => std::process::exit(code),
+        }
+    }
     let job: Job = serde_json::from_str(&job).unwrap();
     let node = NetworkNamespace::open(&job.node).unwrap();
     let result = match job.manifest {
         Some(text) => {
             let pod = read_pod("pod.yaml", &text).unwrap().pod;
-            let options = RunOptions { run_dir: job.run_dir, pod, rootfs: None };
+            let options = RunOptions { run_dir: job.run_dir, pod, rootfs: job.rootfs };
             run_with(&options, &job.settings, Some(&node)).map_err(|error| error.to_string())
         }
         None => {
@@ -63,6 +74,8 @@ struct Node {
     namespace: NetworkNamespace,
     folder: tempfile::TempDir,
     cgroup: PathBuf,
+    /// What its pods see as `/`.
+    rootfs: Option<PathBuf>,
 }
 
 /// Says that a test could not run; with CI=true that is a failure.
@@ -81,7 +94,7 @@ fn node() -> Option<Node> {
     fs::create_dir(&cgroup).unwrap();
     let namespace = NetworkNamespace::create().unwrap();
     namespace.enter(|| enable_forwarding(&ranges())).unwrap().unwrap();
-    Some(Node { namespace, folder: tempfile::tempdir().unwrap(), cgroup })
+    Some(Node { namespace, folder: tempfile::tempdir().unwrap(), cgroup, rootfs: None })
 }
 
 fn ranges() -> Vec<ipnet::IpNet> {
@@ -103,6 +116,14 @@ fn script(text: &str) -> String {
 }
 
 impl Node {
+    /// A script that says a word when it is asked to end, and the file that shows that it is ready for that.
+    fn goodbye(&self, word: &str) -> (String, PathBuf) {
+        let up = self.folder.path().join(word);
+        let script =
+            format!("trap 'echo {word}; exit 0' TERM; touch {}; while :; do sleep 0.05; done", up.display());
+        (script, up)
+    }
+
     fn job(&self, manifest: Option<String>, exec: Vec<String>) -> Command {
         let settings = Settings {
             node_name: "node-1".into(),
@@ -118,7 +139,8 @@ impl Node {
         };
         let node = format!("/proc/{}/fd/{}", std::process::id(), self.namespace.as_fd().as_raw_fd());
         let run_dir = self.folder.path().to_path_buf();
-        let job = Job { run_dir, settings, node: node.into(), manifest, exec };
+        let rootfs = self.rootfs.clone();
+        let job = Job { run_dir, settings, node: node.into(), manifest, exec, rootfs };
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "runner", "--nocapture"]).env(JOB, serde_json::to_string(&job).unwrap());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -280,8 +302,11 @@ fn a_command_that_is_not_there_is_named() {
 fn an_interrupt_ends_the_pod_in_order_and_leaves_nothing() {
     let Some(node) = node() else { return };
     for signal in [Signal::INT, Signal::TERM] {
-        let runner = node.start(script("trap 'echo bye; exit 0' TERM; while :; do sleep 0.05; done"));
+        let (text, up) = node.goodbye("bye");
+        let runner = node.start(script(&text));
         let record = node.await_ready();
+        await_that("the container to be up", || up.exists());
+        fs::remove_file(up).unwrap();
         assert_eq!((record.pod, record.addresses.len(), record.terminating), (id("web"), 1, false));
         send(runner.id(), signal);
         assert_eq!(finish(runner), (0, "bye".to_owned()));
@@ -361,8 +386,10 @@ fn a_command_runs_inside_a_running_pod() {
 #[test]
 fn a_pod_that_is_deleted_ends_in_order() {
     let Some(node) = node() else { return };
-    let runner = node.start(script("trap 'echo bye; exit 0' TERM; while :; do sleep 0.05; done"));
+    let (text, up) = node.goodbye("bye");
+    let runner = node.start(script(&text));
     node.await_ready();
+    await_that("the container to be up", || up.exists());
     let run_dir = node.folder.path();
     node.namespace.enter(|| delete(run_dir, &id("web"))).unwrap().unwrap();
     assert_eq!(finish(runner), (0, "bye".to_owned()));
@@ -379,6 +406,75 @@ fn a_shared_process_namespace_begins_with_pause() {
     ));
     assert_eq!((code, text.as_str()), (0, "pause\n2"));
     node.assert_empty();
+}
+
+#[test]
+fn the_first_process_of_a_shared_namespace_reaps_orphans() {
+    let Some(node) = node() else { return };
+    let wait = "while cat /proc/[0-9]*/comm 2>/dev/null | grep -q sleep; do :; done; echo reaped";
+    let text = serde_json::to_string(&format!("(sleep 0.05 &); {wait}")).unwrap();
+    let (code, text) = node.run(manifest(&format!(
+        "  shareProcessNamespace: true\n  containers: [{{name: c, command: [sh, -c, {text}]}}]\n"
+    )));
+    assert_eq!((code, text.as_str()), (0, "reaped"));
+}
+
+#[test]
+fn init_containers_that_stay_end_after_the_others() {
+    let Some(node) = node() else { return };
+    let (side, side_up) = node.goodbye("side");
+    let (main, main_up) = node.goodbye("main");
+    let [side, main] = [side, main].map(|text| serde_json::to_string(&text).unwrap());
+    let runner = node.start(manifest(&format!(
+        "  initContainers: [{{name: side, restartPolicy: Always, command: [sh, -c, {side}]}}]\n\
+         \x20 containers: [{{name: main, command: [sh, -c, {main}]}}]\n"
+    )));
+    await_that("both containers to be up", || side_up.exists() && main_up.exists());
+    send(runner.id(), Signal::TERM);
+    assert_eq!(finish(runner), (0, "main\nside".to_owned()));
+    node.assert_empty();
+}
+
+#[test]
+fn another_root_gets_the_pods_files() {
+    let Some(mut node) = node() else { return };
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("pause"), PAUSE_PROGRAM).unwrap();
+    fs::set_permissions(root.path().join("pause"), PermissionsExt::from_mode(0o755)).unwrap();
+    node.rootfs = Some(root.path().to_owned());
+    let (code, text) = node.run(manifest(
+        "  volumes: [{name: v, emptyDir: {}}]\n  containers:\n  - {name: c, command: [/pause, -v], \
+         volumeMounts: [{name: v, mountPath: /data}]}\n",
+    ));
+    assert_eq!((code, text.as_str()), (0, concat!("pause (fairway) ", env!("CARGO_PKG_VERSION"))));
+    assert_eq!(
+        fs::read_to_string(root.path().join("etc/hosts")).unwrap(),
+        "",
+        "the mount was the container's own"
+    );
+    assert!(root.path().join("data").is_dir());
+}
+
+#[test]
+fn a_detached_pod_is_up_when_the_command_returns() {
+    let Some(node) = node() else { return };
+    let command = |text: &str| {
+        let mut command = node.job(Some(script(text)), Vec::new());
+        // The harness' own output stays with the process that goes on.
+        command.env(DETACH, "1").stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().unwrap().code()
+    };
+    assert_eq!(command("echo hello; sleep 60"), Some(0));
+    assert!(node.pods()[0].ready, "no waiting");
+    let log = node.folder.path().join("pods/default_web/log");
+    await_that("its output", || fs::read_to_string(&log).is_ok_and(|text| text.contains("hello")));
+    let run_dir = node.folder.path();
+    node.namespace.enter(|| delete(run_dir, &id("web"))).unwrap().unwrap();
+    node.assert_empty();
+    let mut failing =
+        node.job(Some(manifest("  containers: [{name: c, command: [/no/such]}]\n")), Vec::new());
+    failing.env(DETACH, "1").stdout(Stdio::null()).stderr(Stdio::null());
+    assert_eq!(failing.status().unwrap().code(), Some(99));
 }
 
 #[test]
