@@ -4,13 +4,16 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "the helpers of tests are tests too")]
 
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sandbox::{
-    AttachError, AttachOptions, Attachment, NetworkNamespace, PodId, add_loopback_addresses, attach,
-    attachments, detach, enable_forwarding, local_addresses, remove_loopback_addresses,
+    AttachError, AttachOptions, Attachment, NetworkNamespace, PodId, PodValue, add_loopback_addresses,
+    attach, attachments, detach, enable_forwarding, local_addresses, pod_value, remove_loopback_addresses,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -18,6 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// A node: a namespace of its own.
 struct Node {
     namespace: NetworkNamespace,
+    bpf_dir: Option<PathBuf>,
 }
 
 /// Says that a test could not run; with CI=true that is a failure.
@@ -32,7 +36,7 @@ fn root() -> bool {
 
 impl Node {
     fn new() -> Self {
-        Self { namespace: NetworkNamespace::create().unwrap() }
+        Self { namespace: NetworkNamespace::create().unwrap(), bpf_dir: None }
     }
 
     fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
@@ -50,13 +54,13 @@ impl Node {
                 pod: &name,
                 ranges: &ranges,
                 mtu: 1500,
-                bpf_dir: None,
+                bpf_dir: self.bpf_dir.as_deref(),
             })
         })
     }
 
     fn detach(&self, id: &str) -> bool {
-        self.run(|| detach(id, "eth0", None)).unwrap()
+        self.run(|| detach(id, "eth0", self.bpf_dir.as_deref())).unwrap()
     }
 }
 
@@ -242,6 +246,67 @@ fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(std::time::Instant::now() < deadline, "waited in vain for {what}");
         std::thread::yield_now();
     }
+}
+
+/// A pinned map as the daemon makes it, gone when dropped.
+struct PinnedMap {
+    map: OwnedFd,
+    folder: PathBuf,
+}
+
+fn bpf(command: i64, attribute: &[u64]) -> std::io::Result<i32> {
+    // SAFETY: the attribute and what it points to outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attribute.as_ptr(), size_of_val(attribute)) };
+    i32::try_from(result).ok().filter(|result| *result >= 0).ok_or_else(std::io::Error::last_os_error)
+}
+
+impl PinnedMap {
+    /// None where no bpffs is mounted.
+    fn make() -> Option<Self> {
+        let folder = PathBuf::from(format!("/sys/fs/bpf/sandbox-test-{}", std::process::id()));
+        if std::fs::create_dir_all(folder.join("v1")).is_err() {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "needs bpffs");
+            println!("SKIP: needs bpffs at /sys/fs/bpf");
+            return None;
+        }
+        // BPF_MAP_CREATE: hash, key 8; value 32, 16 entries. BPF_OBJ_PIN: path; map.
+        let map = bpf(0, &[1 | 8 << 32, 32 | 16 << 32]).unwrap();
+        // SAFETY: the kernel has just made it.
+        let map = unsafe { OwnedFd::from_raw_fd(map) };
+        let pin = CString::new(folder.join("v1/pods").to_str().unwrap()).unwrap();
+        bpf(6, &[pin.as_ptr() as u64, u64::try_from(map.as_raw_fd()).unwrap()]).unwrap();
+        Some(Self { map, folder })
+    }
+
+    /// BPF_MAP_LOOKUP_ELEM: map; key, value, flags.
+    fn find(&self, cookie: u64) -> Option<PodValue> {
+        let mut value: PodValue = [0; 32];
+        let map = u64::try_from(self.map.as_raw_fd()).unwrap();
+        bpf(1, &[map, (&raw const cookie) as u64, value.as_mut_ptr() as u64, 0]).ok().map(|_| value)
+    }
+}
+
+impl Drop for PinnedMap {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.folder.join("v1/pods"));
+        let _ = std::fs::remove_dir(self.folder.join("v1"));
+        let _ = std::fs::remove_dir(&self.folder);
+    }
+}
+
+#[test]
+fn the_programs_know_a_pod_by_the_cookie_of_its_namespace() {
+    if !root() {
+        return;
+    }
+    let Some(map) = PinnedMap::make() else { return };
+    let mut node = Node::new();
+    node.bpf_dir = Some(map.folder.clone());
+    let pod = NetworkNamespace::create().unwrap();
+    let made = node.attach("a", &pod, &["10.1.0.0/24", "fd00:1::/64"]).unwrap();
+    assert_eq!(map.find(made.cookie), Some(pod_value(&made.addresses)));
+    node.detach("a");
+    assert_eq!(map.find(made.cookie), None);
 }
 
 #[test]
