@@ -80,13 +80,14 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     prepared.keep();
 
     let zone = names.reader();
-    let mut registry = Registry::with_prefix("fairway");
-    reports.register(&mut registry);
+    let mut registry = Registry::default();
+    let own = registry.sub_registry_with_prefix("fairway");
+    reports.register(own);
+    let metrics = proxy::Metrics::register(own);
     start_dns(args, sockets, &zone, &mut registry, tasks)?;
     tasks.spawn("heartbeat", beat(proxy.heartbeat(), tasks.cancel.clone()));
     let (progress, seen) = watch::channel(Progress::default());
     let (queries, asked) = mpsc::channel(QUERIES);
-    let metrics = proxy::Metrics::register(&mut registry);
     let stepper = Stepper { proxy, names, progress, metrics, reported: Reported::default() };
     tasks.spawn("stepper", stepper.run(snapshots, asked, tasks.cancel.clone()));
     let node = node_settings(args, &facts, cluster_dns, pod_cidrs)?;

@@ -4,8 +4,7 @@
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// hickory writes a formatted line per answer at info.
-const DEFAULT_FILTER: &str = "info,hickory_server=warn,hickory_proto=warn";
+const DEFAULT_FILTER: &str = "info";
 
 /// Starts logging; called once, by `fairway run`.
 pub(crate) fn start() {
