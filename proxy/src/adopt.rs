@@ -58,6 +58,7 @@ pub fn adopt(contents: &impl Contents, desired: &Tables) -> Current {
         }
         current.tables.frontends.insert(frontend, target);
     }
+    current.wanted = current.tables.clone();
     current
 }
 

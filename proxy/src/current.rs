@@ -40,6 +40,10 @@ pub struct Current {
     pub(crate) service_ids: Ids,
     pub(crate) backend_ids: Ids,
     pub(crate) lines: Lines,
+    /// What was wanted last. It shares its nodes with the next one, so their difference costs what changed.
+    pub(crate) wanted: Tables,
+    /// Service ports and frontends that were wanted but had no room: every diff looks at them again.
+    pub(crate) unsettled: Unsettled,
     /// Frontends that are not wanted any more, since when.
     pub(crate) doomed: HashMap<Frontend, Instant>,
     /// Service ports that are not wanted any more.
@@ -60,6 +64,13 @@ pub(crate) struct Placed {
     pub(crate) frontends: u32,
 }
 
+/// What had no room.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unsettled {
+    pub(crate) services: BTreeSet<ServiceKey>,
+    pub(crate) frontends: BTreeSet<Frontend>,
+}
+
 impl Current {
     /// Empty maps.
     pub fn new(sizes: Sizes) -> Self {
@@ -70,6 +81,8 @@ impl Current {
             service_ids: Ids::new(sizes.services),
             backend_ids: Ids::new(sizes.backends),
             lines: Lines::with_used(sizes.lines, &[]),
+            wanted: Tables::default(),
+            unsettled: Unsettled::default(),
             doomed: HashMap::new(),
             leaving: BTreeSet::new(),
             retired: Vec::new(),

@@ -49,31 +49,49 @@ pub enum What {
     Frontend(Frontend, Option<ServiceKey>),
 }
 
-/// What makes `current` serve all of `desired`. Moves `current` forward as if every operation succeeded.
+/// What makes `current` serve all of `desired`. Moves `current` forward as if every operation succeeded. Looks
+/// only at what differs from the last call, and at what had no room then.
 pub fn diff(current: &mut Current, desired: &Tables, now: Instant) -> Changes {
     let mut changes = Changes::default();
-    let before = current.tables.clone();
-    current.leaving.retain(|key| !desired.services.contains_key(key));
-    for item in before.services.diff(&desired.services) {
-        match item {
-            DiffItem::Add(key, block) => place(current, key, block, &mut changes),
-            DiffItem::Update { new: (key, block), .. } => place(current, key, block, &mut changes),
-            DiffItem::Remove(key, _) => {
+    let wanted = std::mem::replace(&mut current.wanted, desired.clone());
+    let unsettled = std::mem::take(&mut current.unsettled);
+    let touched = wanted.services.diff(&desired.services).map(key_of);
+    for key in unsettled.services.iter().chain(touched) {
+        match desired.services.get(key) {
+            Some(block) => {
+                current.leaving.remove(key);
+                if current.tables.services.get(key) != Some(block) {
+                    place(current, key, block, &mut changes);
+                }
+            }
+            None if current.placed.contains_key(key) => {
                 current.leaving.insert(key.clone());
             }
+            None => {}
         }
     }
-    current.doomed.retain(|frontend, _| !desired.frontends.contains_key(frontend));
-    for item in before.frontends.diff(&desired.frontends) {
-        match item {
-            DiffItem::Add(frontend, target) => lead(current, frontend, target, &mut changes),
-            DiffItem::Update { new: (frontend, target), .. } => lead(current, frontend, target, &mut changes),
-            DiffItem::Remove(frontend, _) => {
+    let touched = wanted.frontends.diff(&desired.frontends).map(key_of);
+    for frontend in unsettled.frontends.iter().chain(touched) {
+        match desired.frontends.get(frontend) {
+            Some(target) => {
+                current.doomed.remove(frontend);
+                if current.tables.frontends.get(frontend) != Some(target) {
+                    lead(current, frontend, target, &mut changes);
+                }
+            }
+            None if current.tables.frontends.contains_key(frontend) => {
                 current.doomed.entry(*frontend).or_insert(now);
             }
+            None => {}
         }
     }
     changes
+}
+
+fn key_of<'a, K, V>(item: DiffItem<'a, 'a, K, V>) -> &'a K {
+    match item {
+        DiffItem::Add(key, _) | DiffItem::Remove(key, _) | DiffItem::Update { new: (key, _), .. } => key,
+    }
 }
 
 /// What takes away everything that has not been wanted for [`GRACE`], and when to ask again.
@@ -103,8 +121,13 @@ pub fn shrink(current: &mut Current, now: Instant) -> (Vec<Op>, Option<Instant>)
     (ops, current.doomed.values().min().map(|&since| since + GRACE))
 }
 
-/// A frontend that the kernel did not take is not there.
-pub(crate) fn forget_frontend(current: &mut Current, frontend: &Frontend) {
+/// The kernel did not take a frontend: it is not there, and is tried again.
+pub(crate) fn refuse_frontend(current: &mut Current, frontend: &Frontend) {
+    forget_frontend(current, frontend);
+    current.unsettled.frontends.insert(*frontend);
+}
+
+fn forget_frontend(current: &mut Current, frontend: &Frontend) {
     if let Some(Target::Service(key, _)) = current.tables.frontends.remove(frontend)
         && let Some(placed) = current.placed.get_mut(&key)
     {
@@ -135,6 +158,7 @@ fn lead(current: &mut Current, frontend: &Frontend, target: &Target, changes: &m
     let known = current.tables.frontends.contains_key(frontend);
     let unfit = |map| Unfit { what: What::Frontend(*frontend, target.service().cloned()), map };
     if !known && current.tables.frontends.len() >= current.sizes.frontends as usize {
+        current.unsettled.frontends.insert(*frontend);
         changes.unfit.push(unfit(ebpf::maps::FRONTENDS));
         return;
     }
@@ -142,7 +166,10 @@ fn lead(current: &mut Current, frontend: &Frontend, target: &Target, changes: &m
     let word = match target {
         Target::Service(service, flags) => {
             // A service port without room has been reported; its frontends wait with it.
-            let Some(placed) = current.placed.get_mut(service) else { return };
+            let Some(placed) = current.placed.get_mut(service) else {
+                current.unsettled.frontends.insert(*frontend);
+                return;
+            };
             placed.frontends += 1;
             FrontendWord::new(&key, placed.id, *flags)
         }
@@ -162,6 +189,7 @@ fn place(current: &mut Current, key: &ServiceKey, block: &Arc<Block>, changes: &
             return;
         }
     }
+    current.unsettled.services.insert(key.clone());
     changes.unfit.push(Unfit { what: What::Service(key.clone()), map });
     let Some(old) = current.tables.services.get(key) else { return };
     let known: Vec<(IpAddr, u16)> = old.slots.iter().map(|slot| (slot.ip, slot.port)).collect();

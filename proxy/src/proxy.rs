@@ -13,7 +13,7 @@ use crate::adopt::adopt;
 use crate::claims::Conflict;
 use crate::current::{Current, Sizes};
 use crate::dataplane::{DataplaneError, Heartbeat, Kernel};
-use crate::diff::{What, diff, forget_frontend, shrink};
+use crate::diff::{What, diff, refuse_frontend, shrink};
 use crate::explain::{Explanation, explain};
 use crate::op::{Dataplane, Op, Refused};
 use crate::plan::{Facts, Planner};
@@ -282,7 +282,7 @@ fn take_back(current: &mut Current, op: &Op, refused: &Refused, outcome: &mut Ou
     let Op::PutFrontend(key, _) = op else { return };
     let Some(frontend) = Frontend::from_key(key) else { return };
     let service = current.tables.frontends.get(&frontend).and_then(|target| target.service().cloned());
-    forget_frontend(current, &frontend);
+    refuse_frontend(current, &frontend);
     outcome.unprogrammed.insert(blame(&What::Frontend(frontend, service)), refused.to_string());
 }
 
