@@ -26,6 +26,10 @@ pub struct Options {
     pub flags: Vec<String>,
     /// Manifests that are there before the daemon starts, by file name.
     pub manifests: Vec<(String, String)>,
+    /// Where `fairway` and `probe` are, if not beside the running program.
+    pub programs: Option<PathBuf>,
+    /// What the daemon logs, in the words of RUST_LOG; empty for debug.
+    pub log: &'static str,
 }
 
 /// A node of this machine.
@@ -40,7 +44,7 @@ pub struct Node {
     bpf_dir: PathBuf,
     fairway: PathBuf,
     probe: PathBuf,
-    flags: Vec<String>,
+    options: Options,
 }
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -74,20 +78,24 @@ impl Node {
     pub fn create(options: Options) -> Result<Self> {
         let name = format!("fw{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(&name);
+        let find = |name: &str| match &options.programs {
+            Some(folder) => Ok(folder.join(name)),
+            None => program(name),
+        };
         let node = Self {
             daemon: None,
             background: Vec::new(),
             network: Network::create(&name)?,
             cgroup: cgroup_root()?.join(&name),
             bpf_dir: Path::new("/sys/fs/bpf").join(&name),
-            fairway: program("fairway")?,
-            probe: program("probe")?,
-            flags: options.flags,
+            fairway: find("fairway")?,
+            probe: find("probe")?,
             folder,
+            options,
         };
         std::fs::create_dir(&node.cgroup).context("cannot make a cgroup")?;
         std::fs::create_dir_all(node.manifests())?;
-        for (file, text) in &options.manifests {
+        for (file, text) in &node.options.manifests {
             node.write(file, text)?;
         }
         Ok(node)
@@ -109,7 +117,7 @@ impl Node {
     pub fn spawn_daemon(&self) -> Result<Daemon> {
         let mut command = process::in_cgroup(&self.cgroup, &self.fairway);
         command.arg("run").arg("--manifests").arg(self.manifests()).args(self.run_flags());
-        command.env("RUST_LOG", "debug");
+        command.env("RUST_LOG", if self.options.log.is_empty() { "debug" } else { self.options.log });
         Daemon::start(command, &self.namespace(), &self.run_dir(), &self.log())
     }
 
@@ -139,7 +147,7 @@ impl Node {
         .map(str::to_owned)
         .to_vec();
         flags.extend(self.place_flags());
-        flags.extend(self.flags.iter().cloned());
+        flags.extend(self.options.flags.iter().cloned());
         flags
     }
 
@@ -224,6 +232,21 @@ impl Node {
             }
         }
         self.start_probe(&words, &self.namespace())
+    }
+
+    /// A server for benches on an address that is added to the node's loopback.
+    ///
+    /// # Errors
+    /// It could not listen.
+    pub fn echo(&mut self, listen: &str) -> Result<()> {
+        let (address, _) = listen.rsplit_once(':').context("address:port")?;
+        ip(&["-n", &self.network.node, "address", "replace", &format!("{address}/32"), "dev", "lo"])?;
+        self.start_probe(&["echo".to_owned(), listen.to_owned()], &self.namespace())
+    }
+
+    /// The path of `fairway`.
+    pub fn program(&self) -> &Path {
+        &self.fairway
     }
 
     /// A server outside: on the router or on the host beyond it.

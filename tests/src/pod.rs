@@ -117,7 +117,7 @@ impl Pod {
     /// # Errors
     /// No connection.
     pub fn flow(&self, node: &Node, words: &[&str]) -> Result<Flow> {
-        let mut command = process::in_cgroup(node.cgroup(), &crate::program("fairway")?);
+        let mut command = process::in_cgroup(node.cgroup(), node.program());
         command.args(["sandbox", "exec", self.name.as_str()]).args(node.place_flags());
         command.arg("--").arg(node.probe()).args(words);
         Flow::new(Background::start(command, Some(&node.namespace()))?)
@@ -128,7 +128,7 @@ impl Pod {
     /// # Errors
     /// It does not listen.
     pub fn also_serve(&self, node: &Node, words: &[&str]) -> Result<Background> {
-        let mut command = process::in_cgroup(node.cgroup(), &crate::program("fairway")?);
+        let mut command = process::in_cgroup(node.cgroup(), node.program());
         command.args(["sandbox", "exec", self.name.as_str()]).args(node.place_flags());
         command.arg("--").arg(node.probe()).arg("serve").args(words);
         let mut server = Background::start(command, Some(&node.namespace()))?;

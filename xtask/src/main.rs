@@ -3,6 +3,7 @@
 //! It must build on a bare machine, before anything is set up, so it depends on nothing that needs the
 //! kernel programs. People and `.ci/run` call it; nothing else does.
 
+mod bench;
 mod demo;
 mod say;
 mod setup;
@@ -25,6 +26,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure; a table for people, with --json lines for machines.
+    Bench(bench::Arguments),
     /// Run a node on this machine: pods, curl through services, dig for names; show what came back.
     Demo,
     /// Find or install what this machine lacks; a second run does nothing.
@@ -37,6 +40,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo => demo::run(),
         Command::Setup => setup::run(),
         Command::Test(arguments) => testing::run(&arguments),

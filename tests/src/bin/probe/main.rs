@@ -6,6 +6,7 @@
 mod client;
 mod flow;
 mod ping;
+mod race;
 mod server;
 mod upstream;
 
@@ -43,6 +44,13 @@ enum Command {
         /// Whom.
         address: IpAddr,
     },
+    /// Answer every connection once, as cheaply as can be.
+    Echo {
+        /// Where to listen.
+        listen: SocketAddr,
+    },
+    /// Time short connections to a service and to its endpoint in turn.
+    Race(Race),
     /// Answer DNS questions for a few names as a server outside the cluster would.
     Upstream {
         /// Where to listen.
@@ -102,6 +110,20 @@ struct Keep {
     udp: bool,
 }
 
+#[derive(Args)]
+struct Race {
+    /// The service.
+    service: SocketAddr,
+    /// Its endpoint.
+    direct: SocketAddr,
+    /// Rounds that are told.
+    #[arg(long)]
+    rounds: u32,
+    /// Connections of each kind a round.
+    #[arg(long)]
+    count: u32,
+}
+
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(serve) => server::run(&serve),
@@ -110,6 +132,8 @@ fn main() -> ExitCode {
         Command::Keep(keep) => flow::keep(&keep),
         Command::Reconnect { service, pod } => flow::reconnect(service, pod),
         Command::Ping { address } => ping::run(address),
+        Command::Echo { listen } => race::echo(listen),
+        Command::Race(race) => race::run(&race),
         Command::Upstream { listen } => upstream::run(listen),
     };
     match done {

@@ -1,0 +1,82 @@
+//! `cargo xtask bench`: figures with their interval, measured beside something else in the same run.
+//!
+//! A figure is the median over rounds with its 95 % bootstrap interval, and holds if the interval reaches the
+//! bound. Release builds; never part of `cargo xtask test`, as a busy machine would fail it.
+
+mod control;
+mod figure;
+mod sockets;
+
+use std::path::PathBuf;
+use std::process::{ExitCode, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::{say, setup, workspace};
+use figure::Figure;
+
+/// What to measure.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Which bench.
+    name: Name,
+    /// One line of JSON for each figure, for machines.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Name {
+    /// Connect, ask and close through a ClusterIP, beside the same to the endpoint itself.
+    Sockets,
+    /// From an Event in memory to the last store in the kernel's maps, with 10,000 services.
+    Control,
+    /// Every bench.
+    All,
+}
+
+/// Measures and judges.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    setup::ensure()?;
+    let mut figures = Vec::new();
+    if matches!(arguments.name, Name::Sockets | Name::All) {
+        figures.extend(sockets::measure(&|text| progress(arguments, text))?);
+    }
+    if matches!(arguments.name, Name::Control | Name::All) {
+        figures.extend(control::measure(&|text| progress(arguments, text))?);
+    }
+    if arguments.json {
+        figures.iter().for_each(|figure| say::line(figure.json().to_string()));
+    } else {
+        say::line(Figure::HEAD);
+        figures.iter().for_each(|figure| say::line(figure.row()));
+    }
+    Ok(if figures.iter().all(Figure::holds) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What a person waits for; machines get figures alone.
+fn progress(arguments: &Arguments, text: &str) {
+    if !arguments.json {
+        say::line(text);
+    }
+}
+
+/// Builds with optimisation, and returns the file of the wanted program.
+fn build(arguments: &[&str], program: &str) -> Result<PathBuf> {
+    let output = workspace::cargo()
+        .args(arguments)
+        .args(["--message-format", "json-render-diagnostics"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!("`cargo {}` failed", arguments.join(" "));
+    }
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == program)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .with_context(|| format!("cargo built no {program}"))
+}
