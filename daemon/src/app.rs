@@ -252,11 +252,17 @@ impl Tasks {
         });
         tokio::select! {
             listed = listed => {
-                let snapshot = listed.context("the source ended before it had listed anything")?;
-                return Ok(Arc::clone(&snapshot));
+                if let Ok(snapshot) = listed {
+                    return Ok(Arc::clone(&snapshot));
+                }
             }
             () = tokio::time::sleep(DNS_PATIENCE) => {}
             Some(ended) = self.running.join_next() => return Err(Self::fault(ended)),
+        }
+        if snapshots.has_changed().is_err() {
+            // The task that ended the snapshots says why.
+            let ended = self.running.join_next().await.context("no task is left")?;
+            return Err(Self::fault(ended));
         }
         tracing::warn!("the Services are not listed yet; the cluster DNS address is that of the options");
         Ok(Arc::default())

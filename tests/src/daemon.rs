@@ -102,9 +102,14 @@ impl Daemon {
         until("the daemon to end", || self.child.try_wait()?.context("it still runs"))
     }
 
+    /// What it logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// The end of what it logged.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default().join("\n")
     }

@@ -28,7 +28,7 @@ pub struct Options {
     pub manifests: Vec<(String, String)>,
     /// Where `fairway` and `probe` are, if not beside the running program.
     pub programs: Option<PathBuf>,
-    /// What the daemon logs, in the words of RUST_LOG; empty for debug.
+    /// What the daemon logs, in the words of FAIRWAY_LOG; empty for debug.
     pub log: &'static str,
 }
 
@@ -67,7 +67,7 @@ impl Node {
             if std::env::var_os("KEEP").is_some() {
                 std::mem::forget(node);
             }
-            panic!("{error:?}\n\nthe daemon's log ends:\n{log}\n\n{enter}");
+            panic!("{error:#}\n\nthe daemon's log ends:\n{log}\n\n{enter}");
         }
     }
 
@@ -117,7 +117,9 @@ impl Node {
     pub fn spawn_daemon(&self) -> Result<Daemon> {
         let mut command = process::in_cgroup(&self.cgroup, &self.fairway);
         command.arg("run").arg("--manifests").arg(self.manifests()).args(self.run_flags());
-        command.env("RUST_LOG", if self.options.log.is_empty() { "debug" } else { self.options.log });
+        command.env("NO_COLOR", "1");
+        let log = if self.options.log.is_empty() { "debug,aya=info,aya_obj=info" } else { self.options.log };
+        command.env("FAIRWAY_LOG", log);
         Daemon::start(command, &self.namespace(), &self.run_dir(), &self.log())
     }
 

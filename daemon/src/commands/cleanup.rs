@@ -24,6 +24,10 @@ pub(super) fn cleanup(args: &PlaceArgs) -> Result<String> {
     let pins = args.bpf_dir.display();
     proxy::cleanup(&args.bpf_dir).with_context(|| format!("cannot remove the pins in {pins}"))?;
     network::close(&args.run_dir)?;
+    for folder in [args.run_dir.join("pods"), args.run_dir.clone()] {
+        // Not ours to take if something else is in it, or if it is a mount of the node's.
+        let _ = std::fs::remove_dir(folder);
+    }
     Ok(format!(
         "removed programs and maps below {pins}\nremoved links, nftables rules and DNS addresses of this node\n"
     ))

@@ -22,7 +22,7 @@ fn scenario_01_pod_reaches_endpoint_of_service() {
         node.write(
             "web.yaml",
             "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: t}\nspec:\n  clusterIP: 10.96.1.1\n  \
-             selector: {app: web}\n  ports: [{port: 80, targetPort: 8080}, {name: d, port: 53, targetPort: 5353, protocol: UDP}]\n",
+             selector: {app: web}\n  ports: [{name: h, port: 80, targetPort: 8080}, {name: d, port: 53, targetPort: 5353, protocol: UDP}]\n",
         )?;
         let ports = [("http", Kind::Tcp, 8080), ("dns", Kind::Udp, 5353)];
         Pod::serve(node, "t/server", &[("app", "web")], &ports)?;

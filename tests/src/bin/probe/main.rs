@@ -126,7 +126,7 @@ struct Race {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Serve(serve) => server::run(&serve),
+        Command::Serve(serve) => server::run(&serve).map(|never| match never {}),
         Command::Tcp(ask) => client::tcp(&ask),
         Command::Udp(datagrams) => client::udp(&datagrams),
         Command::Keep(keep) => flow::keep(&keep),

@@ -1,6 +1,7 @@
 //! Answers with the own name and the address that the client has here: over TCP to every line and HTTP
 //! request, over UDP to every datagram. A thread per connection; a test has few.
 
+use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -11,25 +12,24 @@ use serde_json::json;
 use crate::{Serve, print};
 
 /// Listens until it is killed; says so once every socket is bound.
-pub(crate) fn run(serve: &Serve) -> Result<()> {
+pub(crate) fn run(serve: &Serve) -> Result<Infallible> {
     let name: Arc<str> = serve.name.as_str().into();
-    let mut threads = Vec::new();
     for address in &serve.tcp {
         let listener =
             TcpListener::bind(address).with_context(|| format!("cannot listen on {address}/tcp"))?;
         let name = Arc::clone(&name);
-        threads.push(std::thread::spawn(move || accept(&listener, &name)));
+        std::thread::spawn(move || accept(&listener, &name));
     }
     for address in &serve.udp {
         let socket = UdpSocket::bind(address).with_context(|| format!("cannot listen on {address}/udp"))?;
         let name = Arc::clone(&name);
-        threads.push(std::thread::spawn(move || datagrams(&socket, &name)));
+        std::thread::spawn(move || datagrams(&socket, &name));
     }
     print(&json!({ "listening": serve.name }));
-    for thread in threads {
-        let _ = thread.join();
+    // Until it is killed, also with nothing to listen on: a pod that only asks is one, too.
+    loop {
+        std::thread::park();
     }
-    Ok(())
 }
 
 fn accept(listener: &TcpListener, name: &Arc<str>) {
