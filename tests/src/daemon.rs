@@ -27,23 +27,30 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the command, which must be `fairway run ...`, and waits until it is ready.
+    /// Starts the command, which must be `fairway run ...`.
     ///
     /// # Errors
-    /// It ended, or did not become ready; with the end of its log.
-    pub fn start(mut command: Command, namespace: &Path, run_dir: &Path, log: &Path) -> Result<Self> {
+    /// It cannot be started.
+    pub(crate) fn spawn(mut command: Command, namespace: &Path, run_dir: &Path, log: &Path) -> Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(log).context("cannot open the log")?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = process::spawn(command, Some(namespace))?;
-        let mut daemon = Self { child, socket: run_dir.join("admin.sock"), log: log.to_owned() };
-        let ready = until("the daemon to be ready", || match daemon.child.try_wait()? {
+        Ok(Self { child, socket: run_dir.join("admin.sock"), log: log.to_owned() })
+    }
+
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    /// It ended, or did not become ready; with the end of its log.
+    pub fn await_ready(&mut self) -> Result<()> {
+        let ready = until("the daemon to be ready", || match self.child.try_wait()? {
             Some(status) => Ok(Err(status)),
-            None => daemon.fetch("/readyz").map(Ok),
+            None => self.fetch("/readyz").map(Ok),
         });
         match ready {
-            Ok(Ok(_)) => Ok(daemon),
-            Ok(Err(status)) => bail!("the daemon ended with {status}:\n{}", daemon.log_tail()),
-            Err(error) => Err(error.context(format!("the daemon said:\n{}", daemon.log_tail()))),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(status)) => bail!("the daemon ended with {status}:\n{}", self.log_tail()),
+            Err(error) => Err(error.context(format!("the daemon said:\n{}", self.log_tail()))),
         }
     }
 

@@ -115,12 +115,22 @@ impl Node {
     /// # Errors
     /// It ended or did not become ready.
     pub fn spawn_daemon(&self) -> Result<Daemon> {
+        let mut daemon = self.spawn_daemon_from("--manifests", &self.manifests())?;
+        daemon.await_ready()?;
+        Ok(daemon)
+    }
+
+    /// Starts a daemon with another source of objects, and does not wait for it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn_daemon_from(&self, flag: &str, source: &Path) -> Result<Daemon> {
         let mut command = process::in_cgroup(&self.cgroup, &self.fairway);
-        command.arg("run").arg("--manifests").arg(self.manifests()).args(self.run_flags());
+        command.arg("run").arg(flag).arg(source).args(self.run_flags());
         command.env("NO_COLOR", "1");
         let log = if self.options.log.is_empty() { "debug,aya=info,aya_obj=info" } else { self.options.log };
         command.env("FAIRWAY_LOG", log);
-        Daemon::start(command, &self.namespace(), &self.run_dir(), &self.log())
+        Daemon::spawn(command, &self.namespace(), &self.run_dir(), &self.log())
     }
 
     /// The running daemon.
@@ -234,6 +244,18 @@ impl Node {
             }
         }
         self.start_probe(&words, &self.namespace())
+    }
+
+    /// An API server on the node's loopback that answers from the files of a folder; see `probe api`.
+    ///
+    /// # Errors
+    /// It could not listen.
+    pub fn serve_api(&self, listen: &str, folder: &Path) -> Result<Background> {
+        let mut command = process::in_cgroup(&self.cgroup, &self.probe);
+        command.arg("api").arg(listen).arg(folder);
+        let mut server = Background::start(command, Some(&self.namespace()))?;
+        server.read_line().context("the API server does not listen")?;
+        Ok(server)
     }
 
     /// A server for benches on an address that is added to the node's loopback.

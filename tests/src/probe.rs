@@ -1,4 +1,6 @@
 //! What the `probe` program prints, as values: who answered how often, and flows that are kept open.
+//!
+//! The other side of `bin/probe`; tests compare these values and never its text.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,6 @@
 //! Session affinity: one client of one service port stays with one endpoint, whichever address it dials.
+//!
+//! Independent choices are told from equal ones by their number: chance fails once in a million runs.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -1,4 +1,6 @@
 //! Connections reach endpoints: which, how evenly, and who is seen on either side.
+//!
+//! Called by clients in pods where who is seen matters, and by the node where it does not.
 
 use anyhow::{Result, ensure};
 use tests::{Answers, Kind, Node, Options, Pod, until};

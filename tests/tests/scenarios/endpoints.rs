@@ -1,4 +1,6 @@
 //! Which endpoints count: ports, slices, conditions, none at all.
+//!
+//! Slices are written by hand, so that each says exactly what is under test.
 
 use std::time::{Duration, Instant};
 

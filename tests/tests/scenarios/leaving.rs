@@ -1,4 +1,6 @@
 //! Traffic that leaves the cluster: masqueraded on the way out, and back again.
+//!
+//! The outside has no route to the pods: what comes back was masqueraded.
 
 use anyhow::ensure;
 use tests::{Kind, NODE4, NODE6, Node, OUTSIDE4, OUTSIDE6, Options, Pod};

@@ -7,6 +7,7 @@ mod affinity;
 mod balancing;
 mod endpoints;
 mod leaving;
+mod restart;
 mod services;
 mod sockets;
 mod yaml;

@@ -1,4 +1,6 @@
 //! Which services are programmed, in which families, and what stays over a restart.
+//!
+//! What is not programmed is an address like any other: nobody answers.
 
 use anyhow::{Result, ensure};
 use tests::{Kind, Node, Options, until};

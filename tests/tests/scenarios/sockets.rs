@@ -1,4 +1,6 @@
 //! What a socket sees: a peer that is what was dialled, and loopback that is its own.
+//!
+//! Sockets of pods, where another network namespace could be mistaken for the node's own.
 
 use anyhow::ensure;
 use tests::{Kind, Node, Options, Pod};

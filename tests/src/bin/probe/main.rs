@@ -3,6 +3,7 @@
 //! One JSON object per line on standard output, so that a test reads results and not prose. It knows
 //! nothing of Fairway.
 
+mod api;
 mod client;
 mod flow;
 mod ping;
@@ -11,6 +12,7 @@ mod server;
 mod upstream;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -43,6 +45,13 @@ enum Command {
     Ping {
         /// Whom.
         address: IpAddr,
+    },
+    /// Answer as an API server does, from files.
+    Api {
+        /// Where to listen.
+        listen: SocketAddr,
+        /// The folder of the files.
+        folder: PathBuf,
     },
     /// Answer every connection once, as cheaply as can be.
     Echo {
@@ -132,6 +141,7 @@ fn main() -> ExitCode {
         Command::Keep(keep) => flow::keep(&keep),
         Command::Reconnect { service, pod } => flow::reconnect(service, pod),
         Command::Ping { address } => ping::run(address),
+        Command::Api { listen, folder } => api::run(listen, &folder),
         Command::Echo { listen } => race::echo(listen),
         Command::Race(race) => race::run(&race),
         Command::Upstream { listen } => upstream::run(listen),

@@ -1,4 +1,6 @@
 //! One ICMP echo over a raw socket, so that no `ping` has to be installed. Root only, as everything here.
+//!
+//! Called by `probe ping` alone.
 
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
