@@ -5,6 +5,7 @@
 
 mod bench;
 mod demo;
+mod ebpf;
 mod say;
 mod setup;
 mod shell;
@@ -30,6 +31,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Run a node on this machine: pods, curl through services, dig for names; show what came back.
     Demo,
+    /// Build the kernel programs, list their sizes, and load them.
+    Ebpf,
     /// Find or install what this machine lacks; a second run does nothing.
     Setup,
     /// Set up, build, and run every test; the last line is `N passed, N failed, N skipped`.
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo => demo::run(),
+        Command::Ebpf => ebpf::run(),
         Command::Setup => setup::run(),
         Command::Test(arguments) => testing::run(&arguments),
         Command::Tidy => tidy::run(),
