@@ -63,6 +63,9 @@ pub fn run(args: &RunArgs) -> Result<()> {
 
 async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     let facts = Facts::read(&args.node)?;
+    for check in proxy::check(&facts.cgroup.value, &args.place.bpf_dir) {
+        check.found.map_err(|sentence| anyhow!(sentence))?;
+    }
     let listener = Listener::bind(&args.place.run_dir)?;
     let reports = Reports::new();
     let snapshots = start_source(args, &facts, &reports, tasks)?;
@@ -164,7 +167,7 @@ pub fn zone_config(args: &RunArgs, cluster_dns: &[IpAddr], pod_cidrs: &[ipnet::I
 fn dns_sockets(listen: &[IpAddr]) -> Result<Vec<dns::Bound>> {
     let bind = |ip: &IpAddr| {
         let address = SocketAddr::new(*ip, DNS_PORT);
-        dns::Bound::bind(address).with_context(|| format!("{address} is in use? `ss -lnp` shows by whom"))
+        dns::Bound::bind(address).context("a socket of this node's names is taken; `ss -lnp` shows by whom")
     };
     listen.iter().map(bind).collect()
 }
@@ -251,18 +254,11 @@ impl Tasks {
             snapshot.listed.contains(Kind::Service) && snapshot.listed.contains(Kind::Node)
         });
         tokio::select! {
-            listed = listed => {
-                if let Ok(snapshot) = listed {
-                    return Ok(Arc::clone(&snapshot));
-                }
-            }
-            () = tokio::time::sleep(DNS_PATIENCE) => {}
+            // A task that ended closes the channel too, and knows better why.
+            biased;
             Some(ended) = self.running.join_next() => return Err(Self::fault(ended)),
-        }
-        if snapshots.has_changed().is_err() {
-            // The task that ended the snapshots says why.
-            let ended = self.running.join_next().await.context("no task is left")?;
-            return Err(Self::fault(ended));
+            Ok(snapshot) = listed => return Ok(Arc::clone(&snapshot)),
+            () = tokio::time::sleep(DNS_PATIENCE) => {}
         }
         tracing::warn!("the Services are not listed yet; the cluster DNS address is that of the options");
         Ok(Arc::default())

@@ -20,7 +20,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli> {
     let first = Cli::command().get_matches_from(&arguments);
     let Some((subcommand, path)) = config_file(&first)? else { return from_matches(&first) };
     let defaults = read(&path)?;
-    let command = with_defaults(Cli::command(), subcommand, &path, defaults)?;
+    let command = with_defaults(Cli::command(), subcommand, &path, &defaults)?;
     from_matches(&command.get_matches_from(&arguments))
 }
 
@@ -79,7 +79,7 @@ fn with_defaults(
     command: clap::Command,
     subcommand: &str,
     path: &Path,
-    defaults: Vec<(String, Vec<String>)>,
+    defaults: &[(String, Vec<String>)],
 ) -> Result<clap::Command> {
     let known: Vec<String> = command
         .find_subcommand(subcommand)
@@ -87,7 +87,7 @@ fn with_defaults(
         .flat_map(clap::Command::get_arguments)
         .filter_map(|argument| argument.get_long().map(str::to_owned))
         .collect();
-    for (key, _) in &defaults {
+    for (key, _) in defaults {
         if key == "config" || !known.contains(key) {
             bail!(
                 "{}: unknown option {key}; the keys are the long flags of `fairway {subcommand} --help`",
@@ -116,10 +116,9 @@ mod tests {
         std::fs::write(&path, file)?;
         let path = path.into_os_string();
         let all = ["fairway", "run", "--config"].into_iter().map(OsString::from).chain([path]);
-        match parse(all.chain(arguments.iter().map(OsString::from)))?.command {
-            Command::Run(args) => Ok(args),
-            other => bail!("not run but {other:?}"),
-        }
+        let command = parse(all.chain(arguments.iter().map(OsString::from)))?.command;
+        let Command::Run(args) = command else { bail!("not run but {command:?}") };
+        Ok(args)
     }
 
     #[test]

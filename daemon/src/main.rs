@@ -8,9 +8,20 @@ fn main() -> ExitCode {
     match fairway::config::parse(std::env::args_os()).and_then(commands::run) {
         Ok(code) => code,
         Err(error) => {
-            // The chain reads as one sentence: what could not be done, then why.
-            eprintln!("fairway: {error:#}");
+            eprintln!("fairway: {}", sentence(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// What could not be done, then why; a cause that the text before it already says is not repeated.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        match text.as_str() {
+            "" => cause,
+            said if said.contains(&cause) => text,
+            said => format!("{said}: {cause}"),
+        }
+    })
 }

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, bail};
-use dns::{Answer, Data, DomainName, RecordType, Zone};
+use dns::{Answer, Data, DomainName, Question, RecordType, Zone};
 use ebpf::frontend::FrontendWord;
 use model::{Affinity, Member, Protocol};
 use proxy::{Explained, Explanation as Said, Frontend};
@@ -148,43 +148,53 @@ fn client(records: &[Record], from: Option<&str>) -> Result<(String, String)> {
     Ok((format!("pod {namespace}/{name}"), namespace.to_owned()))
 }
 
-/// Walks the search path as a pod's resolver does, for IPv4 and then for IPv6, and notes each name once.
+/// Walks the search path as a pod's resolver does: the first name with an address of either family ends it.
 fn resolve(zone: &Zone, host: &str, namespace: &str, explanation: &mut Explanation) -> Result<Vec<IpAddr>> {
     if DomainName::parse(host).is_none() {
         bail!("{host:?} is not a domain name");
     }
-    let mut addresses = Vec::new();
-    for rtype in [RecordType::A, RecordType::AAAA] {
-        for (name, answer) in dns::lookup(zone, host, namespace, rtype) {
-            let (said, found) = describe(&answer);
-            addresses.extend(found);
-            let name = name.to_string();
-            match explanation.names.iter_mut().find(|asked| asked.name == name) {
-                Some(asked) if asked.answer == said => {}
-                Some(asked) => asked.answer = format!("{}; {said}", asked.answer),
-                None => explanation.names.push(Asked { name, answer: said }),
-            }
-        }
+    let mut tried = dns::lookup(zone, host, namespace, RecordType::A);
+    let (mut addresses, mut other) = (found(&tried), RecordType::AAAA);
+    if addresses.is_empty() {
+        tried = dns::lookup(zone, host, namespace, RecordType::AAAA);
+        (addresses, other) = (found(&tried), RecordType::A);
+    }
+    let asked =
+        |(name, answer): &(DomainName, Answer)| Asked { name: name.to_string(), answer: describe(answer) };
+    explanation.names.extend(tried.iter().map(asked));
+    if let Some((name, _)) = tried.last().filter(|_| !addresses.is_empty())
+        && let answer @ Answer::Found(_) = dns::answer(zone, &Question::new(name.clone(), other), 0)
+    {
+        let both = [(name.clone(), answer)];
+        explanation.names.extend(both.iter().map(asked));
+        addresses.extend(found(&both));
     }
     Ok(addresses)
 }
 
-fn describe(answer: &Answer) -> (String, Vec<IpAddr>) {
+fn found(tried: &[(DomainName, Answer)]) -> Vec<IpAddr> {
+    let records = tried.iter().filter_map(|(_, answer)| match answer {
+        Answer::Found(found) => Some(&found.records),
+        Answer::NoData { .. }
+        | Answer::NoName { .. }
+        | Answer::ServFail
+        | Answer::NotYet
+        | Answer::Forward { .. } => None,
+    });
+    records.flatten().filter_map(|record| address(&record.data)).collect()
+}
+
+fn describe(answer: &Answer) -> String {
     match answer {
         Answer::Found(found) => {
-            let addresses = found.records.iter().filter_map(|record| address(&record.data)).collect();
-            let texts: Vec<String> = found
-                .records
-                .iter()
-                .map(|record| format!("{} {}", record.data.rtype(), record.data))
-                .collect();
-            (texts.join(", "), addresses)
+            let text = |record: &dns::Record| format!("{} {}", record.data.rtype(), record.data);
+            found.records.iter().map(text).collect::<Vec<_>>().join(", ")
         }
-        Answer::NoData { .. } => ("exists, without such addresses".to_owned(), Vec::new()),
-        Answer::NoName { .. } => ("does not exist".to_owned(), Vec::new()),
-        Answer::ServFail => ("SERVFAIL: this node could not program the service".to_owned(), Vec::new()),
-        Answer::NotYet => ("held: the first lists are not complete".to_owned(), Vec::new()),
-        Answer::Forward { name, .. } => (format!("asked upstream as {name}"), Vec::new()),
+        Answer::NoData { .. } => "exists, without such addresses".to_owned(),
+        Answer::NoName { .. } => "does not exist".to_owned(),
+        Answer::ServFail => "SERVFAIL: this node could not program the service".to_owned(),
+        Answer::NotYet => "held: the first lists are not complete".to_owned(),
+        Answer::Forward { name, .. } => format!("asked upstream as {name}"),
     }
 }
 
