@@ -88,6 +88,7 @@ pub fn diff(current: &mut Current, desired: &Tables, now: Instant) -> Changes {
     changes
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "an item of an iterator, which owns nothing")]
 fn key_of<'a, K, V>(item: DiffItem<'a, 'a, K, V>) -> &'a K {
     match item {
         DiffItem::Add(key, _) | DiffItem::Remove(key, _) | DiffItem::Update { new: (key, _), .. } => key,

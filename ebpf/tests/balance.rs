@@ -1,0 +1,309 @@
+//! The decisions of the hooks, run on the host over a fake kernel that keeps the same bytes and a clock.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use ebpf::address::{Address, Port};
+use ebpf::affinity::{AffinityKey, AffinityWord};
+use ebpf::backend::{Backend, CLUSTER, LOCAL};
+use ebpf::balance::{Verdict, connect, peer, receive, send};
+use ebpf::block::{Header, Line, ServiceWord};
+use ebpf::choice::{ChoiceKey, ChoiceWord};
+use ebpf::frontend::{FrontendKey, FrontendWord, TCP, UDP};
+use ebpf::kernel::Kernel;
+use ebpf::pod::PodAddresses;
+use ebpf::reverse::{Dialled, Record, ReverseKey};
+use ebpf::stats::Reason;
+
+const SECOND: u64 = 1_000_000_000;
+const NODE: u64 = 1;
+
+#[derive(Default)]
+struct Fake {
+    frontends: HashMap<FrontendKey, FrontendWord>,
+    services: HashMap<u32, ServiceWord>,
+    lines: HashMap<u32, Line>,
+    backends: HashMap<u32, Backend>,
+    pods: HashMap<u64, PodAddresses>,
+    record: Option<Record>,
+    affinity: RefCell<HashMap<AffinityKey, AffinityWord>>,
+    choice: RefCell<HashMap<ChoiceKey, ChoiceWord>>,
+    dialled: RefCell<HashMap<ReverseKey, Dialled>>,
+    stored: Cell<Option<Record>>,
+    forgotten: Cell<bool>,
+    counted: Cell<Option<Reason>>,
+    netns: Cell<u64>,
+    now: Cell<u64>,
+    heartbeat: u64,
+    random: Cell<u32>,
+}
+
+impl Kernel for Fake {
+    fn frontend(&self, key: &FrontendKey) -> Option<FrontendWord> {
+        self.frontends.get(key).copied()
+    }
+    fn service(&self, id: u32) -> Option<ServiceWord> {
+        self.services.get(&id).copied()
+    }
+    fn line(&self, index: u32) -> Option<&Line> {
+        self.lines.get(&index)
+    }
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        self.backends.get(&id)
+    }
+    fn opened(&self, _: u32) {}
+    fn count(&self, reason: Reason) {
+        self.counted.set(Some(reason));
+    }
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityWord> {
+        self.affinity.borrow().get(key).copied()
+    }
+    fn set_affinity(&self, key: &AffinityKey, word: AffinityWord) {
+        self.affinity.borrow_mut().insert(*key, word);
+    }
+    fn choice(&self, key: &ChoiceKey) -> Option<ChoiceWord> {
+        self.choice.borrow().get(key).copied()
+    }
+    fn set_choice(&self, key: &ChoiceKey, word: ChoiceWord) {
+        self.choice.borrow_mut().insert(*key, word);
+    }
+    fn dialled(&self, key: &ReverseKey) -> Option<Dialled> {
+        self.dialled.borrow().get(key).copied()
+    }
+    fn set_dialled(&self, key: &ReverseKey, dialled: &Dialled) {
+        self.dialled.borrow_mut().insert(*key, *dialled);
+    }
+    fn pod(&self, cookie: u64) -> Option<&PodAddresses> {
+        self.pods.get(&cookie)
+    }
+    fn record(&self) -> Option<&Record> {
+        self.record.as_ref()
+    }
+    fn set_record(&self, record: &Record) -> bool {
+        self.stored.set(Some(*record));
+        true
+    }
+    fn forget_record(&self) {
+        self.forgotten.set(true);
+    }
+    fn socket_cookie(&self) -> u64 {
+        77
+    }
+    fn netns_cookie(&self) -> u64 {
+        self.netns.get()
+    }
+    fn node_netns(&self) -> u64 {
+        NODE
+    }
+    fn heartbeat_ns(&self) -> u64 {
+        self.heartbeat
+    }
+    fn now_ns(&self) -> u64 {
+        self.now.get()
+    }
+    fn random(&self) -> u32 {
+        self.random.get()
+    }
+}
+
+fn address(text: &str) -> Address {
+    Address::from(text.parse::<IpAddr>().expect("an address"))
+}
+
+fn key(ip: &str, port: u16, protocol: u8) -> FrontendKey {
+    FrontendKey::new(address(ip), Port::new(port), protocol)
+}
+
+/// The address of backend `id`.
+fn backend_address(id: u32) -> Address {
+    address(&format!("10.244.0.{id}"))
+}
+
+impl Fake {
+    /// A service 3 with the backends 1..=slots in these windows, and one frontend with these flags.
+    fn new(header: Header, frontend: FrontendKey, flags: u16) -> Self {
+        let mut fake = Self { now: Cell::new(1000 * SECOND), netns: Cell::new(NODE), ..Self::default() };
+        fake.frontends.insert(frontend, FrontendWord::new(&frontend, 3, flags));
+        let header = Header { service: 3, ..header };
+        let words: Vec<u32> = header.words().into_iter().chain(1..=header.slots).collect();
+        for (line, words) in words.chunks(16).enumerate() {
+            let mut full = [0; 16];
+            full[..words.len()].copy_from_slice(words);
+            fake.lines.insert(40 + u32::try_from(line).expect("few lines"), Line(full));
+        }
+        fake.services.insert(3, ServiceWord::new(40, ebpf::block::lines_for(header.slots)));
+        for slot in 0..header.slots {
+            let windows = if slot < header.local_end { LOCAL } else { 0 }
+                | if slot >= header.cluster_start { CLUSTER } else { 0 };
+            let backend = Backend::new(backend_address(slot + 1), Port::new(8080), frontend.protocol(), 3);
+            fake.backends.insert(slot + 1, backend.with_windows(windows));
+        }
+        fake
+    }
+}
+
+/// A service whose slots are all in the cluster window.
+fn cluster(slots: u32) -> Header {
+    Header { slots, ..Header::default() }
+}
+
+fn sent_to(id: u32) -> Verdict {
+    Verdict::Send(backend_address(id), Port::new(8080))
+}
+
+#[test]
+fn every_slot_is_reached_also_beyond_the_first_line() {
+    let vip = key("10.96.0.5", 80, TCP);
+    let fake = Fake::new(cluster(30), vip, 0);
+    for slot in 0..30_u32 {
+        fake.random.set(u32::try_from((u64::from(slot) << 32) / 30 + 1).expect("below 2^32"));
+        assert_eq!(connect(&fake, &vip), sent_to(slot + 1));
+    }
+}
+
+#[test]
+fn the_windows_are_kept_apart() {
+    let vip = key("10.96.0.5", 80, TCP);
+    let header = Header { local_end: 1, cluster_start: 1, slots: 2, ..Header::default() };
+    assert_eq!(connect(&Fake::new(header, vip, FrontendWord::SOCKET_LOCAL), &vip), sent_to(1));
+    assert_eq!(connect(&Fake::new(header, vip, FrontendWord::PACKET_LOCAL), &vip), sent_to(2));
+}
+
+#[test]
+fn an_empty_window_refuses_or_is_unreachable() {
+    let vip = key("10.96.0.5", 80, TCP);
+    let fake = Fake::new(cluster(0), vip, 0);
+    assert_eq!((connect(&fake, &vip), fake.counted.get()), (Verdict::Refuse, Some(Reason::NoEndpoint)));
+    assert!(fake.forgotten.get(), "an earlier record is over, whatever comes of this connect");
+    let fake = Fake::new(cluster(1), vip, FrontendWord::SOCKET_LOCAL);
+    assert_eq!(connect(&fake, &vip), Verdict::Unreachable);
+}
+
+#[test]
+fn what_is_no_frontend_is_left_alone_and_an_earlier_record_forgotten() {
+    let fake = Fake::new(cluster(1), key("10.96.0.5", 80, TCP), 0);
+    assert_eq!(connect(&fake, &key("10.96.0.5", 80, UDP)), Verdict::Leave);
+    assert_eq!((fake.forgotten.get(), fake.counted.get()), (true, Some(Reason::NoFrontend)));
+}
+
+#[test]
+fn another_port_of_an_address_refuses() {
+    let mut fake = Fake::new(cluster(1), key("10.96.0.5", 80, TCP), 0);
+    let any = FrontendKey::any_port(address("10.96.0.5"));
+    fake.frontends.insert(any, FrontendWord::new(&any, 0, FrontendWord::REFUSE));
+    assert_eq!(connect(&fake, &key("10.96.0.5", 81, TCP)), Verdict::Refuse);
+    assert_eq!(connect(&fake, &key("10.96.0.5", 80, TCP)), sent_to(1));
+}
+
+#[test]
+fn a_word_of_another_key_is_a_miss() {
+    let vip = key("10.96.0.5", 80, TCP);
+    let mut fake = Fake::new(cluster(1), vip, 0);
+    fake.frontends.insert(vip, FrontendWord::new(&key("10.96.0.6", 80, TCP), 3, 0));
+    assert_eq!(connect(&fake, &vip), Verdict::Leave);
+}
+
+#[test]
+fn a_connection_is_recorded_and_shown() {
+    let vip = key("10.96.0.5", 80, TCP);
+    let mut fake = Fake::new(cluster(1), vip, 0);
+    assert_eq!(connect(&fake, &vip), sent_to(1));
+    fake.record = fake.stored.get();
+    assert_eq!(peer(&fake), Some((address("10.96.0.5"), Port::new(80))));
+}
+
+#[test]
+fn a_loopback_frontend_is_for_the_node_alone() {
+    let vip = key("127.0.0.1", 30080, TCP);
+    let fake = Fake::new(cluster(1), vip, FrontendWord::NODE_ONLY);
+    assert_eq!(connect(&fake, &vip), sent_to(1));
+    fake.netns.set(2);
+    assert_eq!((connect(&fake, &vip), fake.counted.get()), (Verdict::Leave, Some(Reason::OtherNamespace)));
+}
+
+#[test]
+fn here_first_follows_the_heartbeat() {
+    let vip = key("10.96.0.10", 53, UDP);
+    let mut fake = Fake::new(cluster(1), vip, FrontendWord::HERE_FIRST);
+    fake.heartbeat = fake.now.get() - SECOND / 2;
+    assert_eq!((send(&fake, &vip), fake.counted.get()), (Verdict::Leave, Some(Reason::HereFirst)));
+    fake.now.set(fake.now.get() + SECOND);
+    assert_eq!(send(&fake, &vip), sent_to(1));
+    let silent = Fake::new(cluster(0), vip, FrontendWord::HERE_FIRST);
+    assert_eq!(send(&silent, &vip), Verdict::Leave, "without an endpoint it is tried here all the same");
+}
+
+#[test]
+fn scenario_26_affinity_is_refreshed_by_each_connection_and_ends_after_the_timeout() {
+    let vip = key("10.96.0.5", 80, TCP);
+    let fake = Fake::new(Header { affinity_seconds: 10, ..cluster(2) }, vip, 0);
+    let at = |second: u64, random: u32| {
+        fake.now.set((1000 + second) * SECOND);
+        fake.random.set(random);
+        connect(&fake, &vip)
+    };
+    assert_eq!([at(0, 0), at(8, u32::MAX), at(16, u32::MAX)], [sent_to(1); 3]);
+    assert_eq!(at(27, u32::MAX), sent_to(2), "after 11 s it may move");
+}
+
+#[test]
+fn scenario_26_affinity_to_an_endpoint_that_left_is_void_at_once() {
+    let vip = key("10.96.0.5", 80, TCP);
+    let mut fake = Fake::new(Header { affinity_seconds: 10, ..cluster(2) }, vip, 0);
+    assert_eq!(connect(&fake, &vip), sent_to(1));
+    fake.random.set(u32::MAX);
+    assert_eq!(connect(&fake, &vip), sent_to(1));
+    fake.backends.insert(1, fake.backends[&1].with_windows(LOCAL));
+    assert_eq!([connect(&fake, &vip), connect(&fake, &vip)], [sent_to(2); 2]);
+}
+
+#[test]
+fn scenario_25_clients_are_pods_the_node_and_unknown_namespaces() {
+    let vip = key("10.96.0.5", 80, TCP);
+    let mut fake = Fake::new(Header { affinity_seconds: 10, ..cluster(2) }, vip, 0);
+    let pod = PodAddresses { ipv4: address("10.244.0.9"), ipv6: Address::NONE };
+    fake.pods = HashMap::from([(5, pod), (6, pod)]);
+    for (netns, random) in [(NODE, 0), (5, u32::MAX), (6, 0), (7, 0), (8, u32::MAX)] {
+        fake.netns.set(netns);
+        fake.random.set(random);
+        let expected = if matches!(netns, 5 | 6 | 8) { 2 } else { 1 };
+        assert_eq!(connect(&fake, &vip), sent_to(expected), "namespace {netns}");
+    }
+    assert_eq!(fake.affinity.borrow().len(), 4, "two namespaces of one address are one client");
+}
+
+#[test]
+fn a_datagram_keeps_its_backend_while_that_serves() {
+    let vip = key("10.96.0.5", 53, UDP);
+    let mut fake = Fake::new(cluster(2), vip, 0);
+    assert_eq!(send(&fake, &vip), sent_to(1));
+    fake.random.set(u32::MAX);
+    assert_eq!(send(&fake, &vip), sent_to(1));
+    assert_eq!(
+        receive(&fake, backend_address(1), Port::new(8080), false),
+        Some((address("10.96.0.5"), Port::new(53)))
+    );
+    assert_eq!(receive(&fake, backend_address(2), Port::new(8080), false), None);
+    fake.backends.insert(1, fake.backends[&1].with_windows(0));
+    assert_eq!(send(&fake, &vip), sent_to(2));
+}
+
+#[test]
+fn scenario_14_a_second_frontend_takes_another_slot() {
+    let (one, two) = (key("10.96.0.5", 53, UDP), key("10.96.0.6", 53, UDP));
+    let mut fake = Fake::new(cluster(2), one, 0);
+    assert_eq!(send(&fake, &one), sent_to(1));
+    // Another service with backends of its own ids at the same addresses.
+    fake.frontends.insert(two, FrontendWord::new(&two, 4, 0));
+    let words: Vec<u32> = Header { service: 4, ..cluster(2) }.words().into_iter().chain([11, 12]).collect();
+    let mut line = [0; 16];
+    line[..10].copy_from_slice(&words);
+    fake.lines.insert(50, Line(line));
+    fake.services.insert(4, ServiceWord::new(50, 1));
+    for id in [1, 2] {
+        let backend = Backend::new(backend_address(id), Port::new(8080), UDP, 4).with_windows(CLUSTER);
+        fake.backends.insert(10 + id, backend);
+    }
+    assert_eq!(send(&fake, &two), sent_to(2), "the first is the other frontend's");
+}
