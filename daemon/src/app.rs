@@ -167,7 +167,7 @@ pub fn zone_config(args: &RunArgs, cluster_dns: &[IpAddr], pod_cidrs: &[ipnet::I
 fn dns_sockets(listen: &[IpAddr]) -> Result<Vec<dns::Bound>> {
     let bind = |ip: &IpAddr| {
         let address = SocketAddr::new(*ip, DNS_PORT);
-        dns::Bound::bind(address).context("a socket of this node's names is taken; `ss -lnp` shows by whom")
+        dns::Bound::bind(address).context("names cannot be answered; `ss -lnp` shows who else does")
     };
     listen.iter().map(bind).collect()
 }

@@ -1,4 +1,5 @@
-//! The `fairway` binary: parses, dispatches, and turns an error into one sentence and an exit code.
+//! The `fairway` binary: parses, dispatches, and turns an error into one sentence and an exit code. Everything
+//! else is in the library, so that tests can reach it.
 
 use std::process::ExitCode;
 

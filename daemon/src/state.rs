@@ -1,4 +1,5 @@
-//! What the admin endpoint reads: handles on what the tasks publish, and nothing that it could change.
+//! What the admin endpoint reads: handles on what the tasks publish, and nothing that it could change. Made once
+//! by `app`; `admin::routes` asks it.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! The decisions of the hooks, run on the host over a fake kernel that keeps the same bytes and a clock.
+//! The decisions of the hooks, run on the host over a fake kernel that keeps the same bytes and a clock. What
+//! only a real socket can show is tested in `proxy/tests/sockets.rs`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -26,17 +27,35 @@ struct Fake {
     lines: HashMap<u32, Line>,
     backends: HashMap<u32, Backend>,
     pods: HashMap<u64, PodAddresses>,
-    record: Option<Record>,
     affinity: RefCell<HashMap<AffinityKey, AffinityWord>>,
     choice: RefCell<HashMap<ChoiceKey, ChoiceWord>>,
     dialled: RefCell<HashMap<ReverseKey, Dialled>>,
+    random: Cell<u32>,
+    socket: Socket,
+    seen: Seen,
+    clock: Clock,
+}
+
+/// The socket that calls.
+#[derive(Default)]
+struct Socket {
+    record: Option<Record>,
+    netns: Cell<u64>,
+}
+
+/// What the decisions did besides answering.
+#[derive(Default)]
+struct Seen {
     stored: Cell<Option<Record>>,
     forgotten: Cell<bool>,
     counted: Cell<Option<Reason>>,
-    netns: Cell<u64>,
+}
+
+/// Nanoseconds since boot: now, and when the daemon last beat.
+#[derive(Default)]
+struct Clock {
     now: Cell<u64>,
     heartbeat: u64,
-    random: Cell<u32>,
 }
 
 impl Kernel for Fake {
@@ -54,7 +73,7 @@ impl Kernel for Fake {
     }
     fn opened(&self, _: u32) {}
     fn count(&self, reason: Reason) {
-        self.counted.set(Some(reason));
+        self.seen.counted.set(Some(reason));
     }
     fn affinity(&self, key: &AffinityKey) -> Option<AffinityWord> {
         self.affinity.borrow().get(key).copied()
@@ -78,29 +97,29 @@ impl Kernel for Fake {
         self.pods.get(&cookie)
     }
     fn record(&self) -> Option<&Record> {
-        self.record.as_ref()
+        self.socket.record.as_ref()
     }
     fn set_record(&self, record: &Record) -> bool {
-        self.stored.set(Some(*record));
+        self.seen.stored.set(Some(*record));
         true
     }
     fn forget_record(&self) {
-        self.forgotten.set(true);
+        self.seen.forgotten.set(true);
     }
     fn socket_cookie(&self) -> u64 {
         77
     }
     fn netns_cookie(&self) -> u64 {
-        self.netns.get()
+        self.socket.netns.get()
     }
     fn node_netns(&self) -> u64 {
         NODE
     }
     fn heartbeat_ns(&self) -> u64 {
-        self.heartbeat
+        self.clock.heartbeat
     }
     fn now_ns(&self) -> u64 {
-        self.now.get()
+        self.clock.now.get()
     }
     fn random(&self) -> u32 {
         self.random.get()
@@ -123,7 +142,11 @@ fn backend_address(id: u32) -> Address {
 impl Fake {
     /// A service 3 with the backends 1..=slots in these windows, and one frontend with these flags.
     fn new(header: Header, frontend: FrontendKey, flags: u16) -> Self {
-        let mut fake = Self { now: Cell::new(1000 * SECOND), netns: Cell::new(NODE), ..Self::default() };
+        let mut fake = Self {
+            socket: Socket { record: None, netns: Cell::new(NODE) },
+            clock: Clock { now: Cell::new(1000 * SECOND), heartbeat: 0 },
+            ..Self::default()
+        };
         fake.frontends.insert(frontend, FrontendWord::new(&frontend, 3, flags));
         let header = Header { service: 3, ..header };
         let words: Vec<u32> = header.words().into_iter().chain(1..=header.slots).collect();
@@ -174,8 +197,8 @@ fn the_windows_are_kept_apart() {
 fn an_empty_window_refuses_or_is_unreachable() {
     let vip = key("10.96.0.5", 80, TCP);
     let fake = Fake::new(cluster(0), vip, 0);
-    assert_eq!((connect(&fake, &vip), fake.counted.get()), (Verdict::Refuse, Some(Reason::NoEndpoint)));
-    assert!(fake.forgotten.get(), "an earlier record is over, whatever comes of this connect");
+    assert_eq!((connect(&fake, &vip), fake.seen.counted.get()), (Verdict::Refuse, Some(Reason::NoEndpoint)));
+    assert!(fake.seen.forgotten.get(), "an earlier record is over, whatever comes of this connect");
     let fake = Fake::new(cluster(1), vip, FrontendWord::SOCKET_LOCAL);
     assert_eq!(connect(&fake, &vip), Verdict::Unreachable);
 }
@@ -184,7 +207,7 @@ fn an_empty_window_refuses_or_is_unreachable() {
 fn what_is_no_frontend_is_left_alone_and_an_earlier_record_forgotten() {
     let fake = Fake::new(cluster(1), key("10.96.0.5", 80, TCP), 0);
     assert_eq!(connect(&fake, &key("10.96.0.5", 80, UDP)), Verdict::Leave);
-    assert_eq!((fake.forgotten.get(), fake.counted.get()), (true, Some(Reason::NoFrontend)));
+    assert_eq!((fake.seen.forgotten.get(), fake.seen.counted.get()), (true, Some(Reason::NoFrontend)));
 }
 
 #[test]
@@ -209,7 +232,7 @@ fn a_connection_is_recorded_and_shown() {
     let vip = key("10.96.0.5", 80, TCP);
     let mut fake = Fake::new(cluster(1), vip, 0);
     assert_eq!(connect(&fake, &vip), sent_to(1));
-    fake.record = fake.stored.get();
+    fake.socket.record = fake.seen.stored.get();
     assert_eq!(peer(&fake), Some((address("10.96.0.5"), Port::new(80))));
 }
 
@@ -218,17 +241,20 @@ fn a_loopback_frontend_is_for_the_node_alone() {
     let vip = key("127.0.0.1", 30080, TCP);
     let fake = Fake::new(cluster(1), vip, FrontendWord::NODE_ONLY);
     assert_eq!(connect(&fake, &vip), sent_to(1));
-    fake.netns.set(2);
-    assert_eq!((connect(&fake, &vip), fake.counted.get()), (Verdict::Leave, Some(Reason::OtherNamespace)));
+    fake.socket.netns.set(2);
+    assert_eq!(
+        (connect(&fake, &vip), fake.seen.counted.get()),
+        (Verdict::Leave, Some(Reason::OtherNamespace))
+    );
 }
 
 #[test]
 fn here_first_follows_the_heartbeat() {
     let vip = key("10.96.0.10", 53, UDP);
     let mut fake = Fake::new(cluster(1), vip, FrontendWord::HERE_FIRST);
-    fake.heartbeat = fake.now.get() - SECOND / 2;
-    assert_eq!((send(&fake, &vip), fake.counted.get()), (Verdict::Leave, Some(Reason::HereFirst)));
-    fake.now.set(fake.now.get() + SECOND);
+    fake.clock.heartbeat = fake.clock.now.get() - SECOND / 2;
+    assert_eq!((send(&fake, &vip), fake.seen.counted.get()), (Verdict::Leave, Some(Reason::HereFirst)));
+    fake.clock.now.set(fake.clock.now.get() + SECOND);
     assert_eq!(send(&fake, &vip), sent_to(1));
     let silent = Fake::new(cluster(0), vip, FrontendWord::HERE_FIRST);
     assert_eq!(send(&silent, &vip), Verdict::Leave, "without an endpoint it is tried here all the same");
@@ -239,7 +265,7 @@ fn scenario_26_affinity_is_refreshed_by_each_connection_and_ends_after_the_timeo
     let vip = key("10.96.0.5", 80, TCP);
     let fake = Fake::new(Header { affinity_seconds: 10, ..cluster(2) }, vip, 0);
     let at = |second: u64, random: u32| {
-        fake.now.set((1000 + second) * SECOND);
+        fake.clock.now.set((1000 + second) * SECOND);
         fake.random.set(random);
         connect(&fake, &vip)
     };
@@ -265,7 +291,7 @@ fn scenario_25_clients_are_pods_the_node_and_unknown_namespaces() {
     let pod = PodAddresses { ipv4: address("10.244.0.9"), ipv6: Address::NONE };
     fake.pods = HashMap::from([(5, pod), (6, pod)]);
     for (netns, random) in [(NODE, 0), (5, u32::MAX), (6, 0), (7, 0), (8, u32::MAX)] {
-        fake.netns.set(netns);
+        fake.socket.netns.set(netns);
         fake.random.set(random);
         let expected = if matches!(netns, 5 | 6 | 8) { 2 } else { 1 };
         assert_eq!(connect(&fake, &vip), sent_to(expected), "namespace {netns}");

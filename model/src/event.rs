@@ -1,4 +1,5 @@
-//! A change that a source has seen. Both sources speak this one language over one channel.
+//! A change that a source has seen. Both sources speak this one language over one channel; `Cluster::apply` is
+//! its only reader.
 
 use crate::endpoint::{EndpointSlice, Endpoints};
 use crate::name::{Name, ObjectName};

@@ -1,4 +1,5 @@
-//! A Service together with its EndpointSlices: the unit of change, of planning and of naming.
+//! A Service together with its EndpointSlices: the unit of change, of planning and of naming. Merging happens
+//! here, on demand, so that an endpoint is stored once.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,4 +1,5 @@
-//! Names of API objects. Cheap to clone, ordered as text, so that every dump is stable.
+//! Names of API objects. Cheap to clone, ordered as text, so that every dump is stable. They are never checked
+//! here: a source takes only names that the API allows.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Nodes and Pods, as far as a node's network needs them.
+//! Nodes and Pods, as far as a node's network needs them. What a field of the API means is decided by the source
+//! that fills them in.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

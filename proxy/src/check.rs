@@ -5,11 +5,14 @@ use std::path::Path;
 
 use aya::Btf;
 
-/// CAP_BPF, see capabilities(7).
-const CAP_BPF: u32 = 39;
-/// CAP_NET_ADMIN: attaching to a cgroup asks for it.
-const CAP_NET_ADMIN: u32 = 12;
-/// CAP_SYS_ADMIN stands for both.
+/// What the daemon needs (capabilities(7)), and whether CAP_SYS_ADMIN stands for it. The verifier asks for
+/// PERFMON where a program keeps an address of the kernel, and the last one is for port 53.
+const NEEDED: [(u32, &str, bool); 4] = [
+    (39, "CAP_BPF", true),
+    (38, "CAP_PERFMON", true),
+    (12, "CAP_NET_ADMIN", false),
+    (10, "CAP_NET_BIND_SERVICE", false),
+];
 const CAP_SYS_ADMIN: u32 = 21;
 /// bpf_set_retval is of 5.18; 6.1 is the oldest kernel that is maintained and has it.
 const OLDEST: (u32, u32) = (6, 1);
@@ -50,10 +53,15 @@ fn capabilities() -> Result<String, String> {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
     let has = |capability: u32| effective & (1 << capability) != 0;
-    if has(CAP_SYS_ADMIN) || has(CAP_BPF) && has(CAP_NET_ADMIN) {
-        return Ok("CAP_BPF and CAP_NET_ADMIN".into());
+    let lacks = |(capability, _, stood_for): &(u32, &str, bool)| {
+        !has(*capability) && !(*stood_for && has(CAP_SYS_ADMIN))
+    };
+    let missing: Vec<&str> = NEEDED.iter().filter(|needed| lacks(needed)).map(|(_, name, _)| *name).collect();
+    if missing.is_empty() {
+        return Ok(NEEDED.map(|(_, name, _)| name).join(", "));
     }
-    Err("CAP_BPF and CAP_NET_ADMIN are missing: run fairway as root, or grant them".into())
+    let verb = if missing.len() == 1 { "is" } else { "are" };
+    Err(format!("{} {verb} missing: run fairway as root", missing.join(", ")))
 }
 
 fn cgroup_v2(cgroup: &Path) -> Result<String, String> {

@@ -1,8 +1,6 @@
-//! Tables as text: stable, readable, and read back by [`Tables::parse`]. What `fairway plan` and `get services`
-//! print, and what golden tests compare.
+//! Tables as text: stable, readable, read back by [`Tables::parse`]; printed by `fairway plan`, compared by tests.
 //!
 //! ```text
-//! frontend 10.96.0.5 refuse
 //! frontend 10.96.0.5:80/TCP shop/web:http/TCP/v4 packet-local
 //! service shop/web:http/TCP/v4 affinity=10800
 //!   10.244.0.2:8080 local cluster

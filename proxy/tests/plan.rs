@@ -1,4 +1,5 @@
-//! Rules of the plan, as text: a cluster in, tables out.
+//! Rules of the plan, as text: a cluster in, tables out. No kernel: what the tables do to sockets is tested in
+//! `sockets.rs`.
 
 use expect_test::{Expect, expect};
 use model::testing::{endpoint, external_name, headless, ip, name, service, slice, snapshot};

@@ -1,4 +1,5 @@
-//! Real sockets through the real programs: what a client of a service sees.
+//! Real sockets through the real programs: what a client of a service sees. Every test has a process, a network
+//! namespace, a cgroup and pins of its own.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! One blocking request to the daemon's admin socket.
+//! One blocking request to the daemon's admin socket. It never retries and starts no runtime; `fairway get` and
+//! `fairway explain` call it.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

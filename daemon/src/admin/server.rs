@@ -1,4 +1,5 @@
-//! The socket and its connections. What is answered stands in `routes`.
+//! The admin socket and its connections, bounded in number and in patience. What is answered stands in
+//! `routes`; the daemon binds it early, so that a second daemon is refused before it touches anything.
 
 use std::convert::Infallible;
 use std::io;

@@ -1,4 +1,5 @@
-//! `fairway explain`: asks the daemon where a target leads, and why.
+//! `fairway explain`: asks the daemon where a target leads, and why. It judges nothing itself: what it prints is
+//! made by `views::explain` inside the daemon.
 
 use anyhow::{Context, Result};
 

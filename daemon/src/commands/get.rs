@@ -1,4 +1,5 @@
-//! `fairway get`: asks the daemon, and draws a table or passes its JSON on.
+//! `fairway get`: asks the daemon, and draws a table or passes its JSON on. It knows the rows only as types that
+//! it shares with the daemon, in `views`.
 
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;

@@ -1,4 +1,5 @@
 //! A table of text: columns as wide as their widest cell, two blanks between them, no blanks at line ends.
+//! Pure; every listing is drawn with it.
 
 /// Renders a header and rows. A row may be shorter than the header.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {

@@ -1,4 +1,5 @@
-//! Whether the source hears from the cluster. Written by the sources; read by the admin endpoint.
+//! Whether the source hears from the cluster, and since when it does not. Written by the sources; read by the
+//! admin endpoint. It decides nothing: what is known stays served.
 
 use std::time::SystemTime;
 

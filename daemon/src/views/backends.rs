@@ -1,4 +1,5 @@
-//! `fairway get backends`: each backend of each service port, and how many connections were opened to it.
+//! `fairway get backends`: each backend of each service port, and how many connections were opened to it. Rows
+//! are made from what the owner of the proxy says.
 
 use std::net::{IpAddr, SocketAddr};
 

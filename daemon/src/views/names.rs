@@ -1,4 +1,5 @@
-//! `fairway get dns`: each name of the cluster with its records.
+//! `fairway get dns`: each name of the cluster with its records, in the order of the zone's dump. A name that
+//! cannot be answered has no row.
 
 use dns::Zone;
 use serde::{Deserialize, Serialize};

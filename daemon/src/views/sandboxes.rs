@@ -1,4 +1,5 @@
-//! `fairway get sandboxes` and `fairway sandbox list`: the pods that this node runs by hand.
+//! `fairway get sandboxes` and `fairway sandbox list`: the pods that this node runs by hand. Rows are made from
+//! their records; a record whose pause process is gone never gets here.
 
 use std::net::IpAddr;
 

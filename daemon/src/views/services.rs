@@ -1,4 +1,5 @@
 //! `fairway get services`: each Service, its addresses and ports, its endpoints, and whether it is programmed.
+//! Rows are made from the snapshot that names and tables reflect.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

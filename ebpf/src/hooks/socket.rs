@@ -1,4 +1,5 @@
-//! A hook's context: the socket address in the socket's family, and the kernel as the library asks it.
+//! A hook's context: the socket address in the socket's family, and the kernel as the library asks it. The only
+//! place that reads or writes a context; it decides nothing.
 
 use core::arch::asm;
 use core::ptr;

@@ -1,4 +1,5 @@
-//! Addresses, servers that say who they are, and clients.
+//! Addresses, servers that say who they are, and clients. Everything a test starts here ends with its own
+//! process.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};

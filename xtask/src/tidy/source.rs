@@ -33,7 +33,7 @@ pub(super) fn check(path: &Path, text: &str) -> Vec<Finding> {
             format!("opens with {head} lines of `//!`, and 2 to 8 are wanted: what it is, what it must never do, who calls it"),
         ));
     }
-    let mut look = Look { path, findings, test_lines: 0, in_test: is_test_path(path) };
+    let mut look = Look { path, text, findings, test_lines: 0, in_test: is_test_path(path) };
     look.visit_file(&file);
     let lines = if look.in_test { 0 } else { text.lines().count() - look.test_lines };
     if lines > FILE_LINES {
@@ -52,6 +52,7 @@ fn is_test_path(path: &Path) -> bool {
 
 struct Look<'a> {
     path: &'a Path,
+    text: &'a str,
     findings: Vec<Finding>,
     test_lines: usize,
     in_test: bool,
@@ -64,7 +65,8 @@ impl Look<'_> {
 
     fn function(&mut self, signature: &syn::Signature, block: &syn::Block) {
         let start = signature.span().start().line;
-        let lines = block.span().end().line + 1 - start;
+        let end = block.span().end().line;
+        let lines = code_lines(self.text.lines().skip(start - 1).take(end + 1 - start));
         if lines > FUNCTION_LINES {
             self.find(
                 start,
@@ -164,6 +166,17 @@ impl<'ast> Visit<'ast> for Look<'_> {
     }
 }
 
+/// The lines but for those inside a raw string: the text that a golden test expects is no code.
+fn code_lines<'a>(lines: impl Iterator<Item = &'a str>) -> usize {
+    let mut in_text = false;
+    let is_code = |line: &&str| {
+        let was_text = in_text;
+        in_text = if was_text { !line.contains("\"#") } else { line.ends_with("r#\"") };
+        !was_text
+    };
+    lines.filter(is_code).count()
+}
+
 fn lines_of(item: &impl Spanned) -> usize {
     item.span().end().line + 1 - item.span().start().line
 }
@@ -240,6 +253,13 @@ mod tests {
         );
         assert_eq!(found("a/src/x.rs", &format!("struct S;\nimpl S {{\nfn f() {{\n{body}}}\n}}\n")).len(), 1);
         assert_eq!(found("a/tests/x.rs", &format!("#[test]\nfn f() {{\n{body}}}\n")).len(), 1);
+    }
+
+    #[test]
+    fn the_text_that_a_golden_test_expects_is_no_code() {
+        let text = "line\n".repeat(80);
+        let golden = format!("#[test]\nfn f() {{\n    check(r#\"\n{text}\"#);\n}}\n");
+        assert_eq!(found("a/tests/x.rs", &golden), [""; 0]);
     }
 
     #[test]

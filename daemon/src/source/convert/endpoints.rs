@@ -1,4 +1,5 @@
-//! EndpointSlices and legacy Endpoints. What R11 says to skip is skipped here, so that consumers never see it.
+//! EndpointSlices and legacy Endpoints. What R11 says to skip is skipped here, so that consumers never see it:
+//! FQDN slices, ports without a number, endpoints without an address.
 
 use std::net::IpAddr;
 use std::sync::Arc;

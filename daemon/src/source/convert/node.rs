@@ -1,4 +1,5 @@
-//! Nodes, Pods and Namespaces.
+//! Nodes, Pods and Namespaces, as far as a node's network needs them. Pure; both sources call it, and consumers
+//! trust what comes of it.
 
 use k8s_openapi::api::core::v1 as api;
 use model::{Kind, Name, Node, Pod};

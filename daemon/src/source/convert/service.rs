@@ -1,4 +1,5 @@
-//! Services: the fields that are judged here are those that a node programs or answers.
+//! Services. The fields that are judged here are those that a node programs or answers; any other may say what
+//! it likes. An object is taken as a whole or refused with the field that is wrong.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -1,4 +1,5 @@
-//! Tables: an object of the API as JSON, and the model's value or the fault.
+//! Tables: an object of the API as JSON, and the model's value or the fault. No file, no server: what they send
+//! is tested where they are read.
 
 use std::fmt::Debug;
 
@@ -194,6 +195,10 @@ fn kinds_of_services() {
         }
     "#]],
     );
+}
+
+#[test]
+fn services_that_are_refused() {
     check_service(
         &json!({"type": "ExternalName", "externalName": "a..example"}),
         &expect![[r#"

@@ -1,4 +1,5 @@
-//! Tables: what is written, and what comes of it.
+//! Tables: what is written in a folder, and what comes of it. The parts share the helpers below; no test here
+//! touches a file.
 
 use std::fmt::Write;
 

@@ -1,4 +1,5 @@
-//! What the API server and its controllers would do.
+//! What the API server and its controllers would do with the objects of a folder: addresses, node ports,
+//! endpoints of selectors, the services that every cluster has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

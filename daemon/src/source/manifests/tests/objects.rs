@@ -1,4 +1,5 @@
-//! Bad input: one line that names file, document, object and field; everything else is served.
+//! Bad input: one line that names file, document, object and field; everything else is served. A test for each
+//! mistake that people make.
 
 use super::*;
 
