@@ -79,9 +79,13 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        for name in [&self.node, &self.outside] {
-            // A creation that failed half-way has only one of them.
-            let _ = ip(&["netns", "delete", name]);
+        for (name, path) in [(&self.node, self.node_path()), (&self.outside, self.outside_path())] {
+            // More than once: a second Ctrl-C ends `ip` as well.
+            for _ in 0..3 {
+                if path.exists() {
+                    let _ = ip(&["netns", "delete", name]);
+                }
+            }
         }
     }
 }

@@ -24,13 +24,25 @@ const PODS: &[&str] = &["web-1", "web-2", "web-3", "db-0", "db-1", "cart"];
 /// Enough that each of three backends is hit: one is missed by all once in 60,000 demos.
 const MANY: &str = "[1-30]";
 
+/// What a shell says of a command that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
 /// Runs the demo.
 pub(crate) fn run() -> Result<ExitCode> {
     let stopped = catch_signals()?;
-    setup::ensure()?;
-    build()?;
+    let ready = setup::ensure().and_then(|_| build());
+    if stopped.load(Ordering::Relaxed) {
+        say::line("interrupted before anything was made");
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    ready?;
     let started = Instant::now();
-    let node = Node::create(options()?)?;
+    let node = Node::create(options()?);
+    if stopped.load(Ordering::Relaxed) {
+        say::line("interrupted while the node was made; what was made is gone");
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    let node = node?;
     let name = node.name().to_owned();
     let mut demo = Demo { node, pods: Vec::new(), table: Table::default(), stopped };
     let played = demo.play();
@@ -50,7 +62,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     }
     if interrupted {
         say::line("interrupted");
-        return Ok(ExitCode::from(130));
+        return Ok(ExitCode::from(INTERRUPTED));
     }
     if wrong > 0 || played.is_err() {
         say::line(format!("\nthe daemon's log ends:\n{log}"));
@@ -214,6 +226,8 @@ impl Demo {
     fn row(&mut self, from: &str, words: &[&str], shown: &str, expect: &Expect) -> Result<()> {
         self.go_on()?;
         let came = self.come_back(from, words);
+        // A command that Ctrl-C ended says nothing about Fairway.
+        self.go_on()?;
         let judged = came
             .map_err(|error| format!("{error:#}").replace('\n', " "))
             .and_then(|text| expect.judge(&text));
