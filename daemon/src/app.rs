@@ -161,7 +161,8 @@ pub fn zone_config(args: &RunArgs, cluster_dns: &[IpAddr], pod_cidrs: &[ipnet::I
     let domain = DomainName::parse(domain)
         .with_context(|| format!("{domain:?} is not a domain name; see --cluster-domain"))?;
     let reverse = args.source.service_cidr.iter().chain(pod_cidrs).copied().collect();
-    Ok(ZoneConfig { domain, ttl: args.names.dns_ttl, reverse, servers: cluster_dns.to_vec() })
+    let (ttl, servers) = (args.names.dns_ttl, cluster_dns.to_vec());
+    Ok(ZoneConfig { ttl, reverse, servers, ..ZoneConfig::new(domain) })
 }
 
 fn dns_sockets(listen: &[IpAddr]) -> Result<Vec<dns::Bound>> {
@@ -185,7 +186,7 @@ fn start_dns(
     };
     let metrics = dns::Metrics::default();
     metrics.register(registry);
-    let config = dns::Config { listen: Vec::new(), sockets, upstreams };
+    let config = dns::Config { sockets, upstreams, ..dns::Config::default() };
     let server = dns::start(config, zone, &metrics, &tasks.cancel)?;
     tracing::info!(addresses = ?server.addresses, "answering names");
     tasks.spawn("dns", async move {

@@ -1,49 +1,59 @@
-//! The way upstream: sends a question on as it came and hands the answer back as it came, but for the id.
-//! It knows nothing of names. Called by `server` for whatever is not ours.
-//!
-//! Against forged answers (RFC 5452): every question goes out from a fresh connected socket on a random
-//! port with a random id, and an answer counts only from that address with that id and that question.
+//! The way upstream: what the cache does not know is asked for, once however many want it at a time. It knows
+//! nothing of names. Called by `server` for whatever is not ours.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::cache::{Cache, Key, Known, Limits};
+use crate::exchange::attempt;
 use crate::metrics::Metrics;
 use crate::name::DomainName;
 use crate::record::{Question, Record};
 use crate::respond::{extended, failure};
 use crate::splice;
-use crate::tcp::{read_framed, write_framed};
+use crate::stored::{Age, Stored};
 use crate::upstream::{Order, Upstream};
-use crate::wire::{self, HEADER, Head, Rcode, Request, question_end};
+use crate::wire::{self, Rcode, Request};
 
 /// All that an upstream answer may take: glibc gives up after 5 s, so a SERVFAIL after 4 s still helps.
 const DEADLINE: Duration = Duration::from_secs(4);
+/// How long upstreams have before an old answer is given instead (RFC 8767, section 5).
+const STALE_AFTER: Duration = Duration::from_millis(1800);
 /// Attempts for one question, over all upstreams.
 const MAX_ATTEMPTS: usize = 6;
-/// The longest datagram taken from an upstream; a longer answer is asked for over TCP. The client may offer
-/// to take 64 KiB, which no server uses, and which thousands of questions under way cannot each have.
-const MAX_DATAGRAM: usize = 4096;
+/// Questions on their way upstream at one time: as many as clients may wait for. Beyond it, those are left
+/// that nobody has to wait for, and then any.
+const MAX_FLIGHTS: usize = 4000;
 
 /// Asks upstreams.
 #[derive(Debug)]
 pub struct Forwarder {
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
+    cache: Mutex<Cache>,
+    flights: Mutex<HashMap<Key, watch::Receiver<Flight>>>,
     metrics: Metrics,
 }
 
-/// What an upstream answered.
-#[derive(Debug)]
-struct Reply {
-    message: Vec<u8>,
-    /// The answer over UDP that was too short, where `message` came over TCP after it.
-    truncated: Option<Vec<u8>>,
+/// A question on its way upstream, for all who ask it meanwhile.
+#[derive(Clone, Debug)]
+enum Flight {
+    UnderWay,
+    /// With the answer, if there is one.
+    Landed(Option<Arc<Stored>>),
+}
+
+/// What is to be said to a question.
+enum Outcome {
+    Answer(Arc<Stored>, Age),
+    Failure((u16, &'static str)),
 }
 
 /// Why there is no answer.
@@ -55,12 +65,19 @@ enum AskError {
     TimedOut,
     #[error("the last upstream failed")]
     Failed(#[source] io::Error),
+    #[error("upstreams say {}", .0.name())]
+    Said(Rcode),
 }
 
 impl Forwarder {
     /// A forwarder to these upstreams.
     pub fn new(upstreams: Vec<SocketAddr>, metrics: Metrics) -> Self {
-        let this = Self { upstreams: ArcSwap::default(), metrics };
+        let this = Self {
+            upstreams: ArcSwap::default(),
+            cache: Mutex::new(Cache::new(Limits::default())),
+            flights: Mutex::default(),
+            metrics,
+        };
         this.replace(upstreams);
         this
     }
@@ -81,53 +98,139 @@ impl Forwarder {
         self.upstreams.load().iter().map(|upstream| upstream.address).collect()
     }
 
-    /// The answer to a request that is not ours: the upstream's, octet for octet, with the client's id and
-    /// the client's spelling of the question.
-    pub(crate) async fn relay(&self, message: &[u8], request: &Request) -> Vec<u8> {
-        let reply = match self.ask(message).await {
-            Ok(reply) => reply,
-            Err(error) => return self.fail(request, &error),
-        };
-        let fits = reply.message.len() <= request.limit();
-        let mut answer = match reply.truncated {
-            // The client comes back over TCP, or lives on the part (musl before 1.2.4).
-            Some(truncated) if !fits => truncated,
-            _ if !fits => return failure(request, Rcode::SERV_FAIL, Some(extended::NO_UPSTREAM)),
-            Some(_) | None => reply.message,
-        };
-        answer[..2].copy_from_slice(&message[..2]);
-        if let Some(end) = question_end(message) {
-            answer[HEADER..end].copy_from_slice(&message[HEADER..end]);
-        }
-        // A pod's libc ignores REFUSED and waits for its time-out; nothing but SERVFAIL makes it go on.
-        if rcode(&answer) == Rcode::REFUSED {
-            return failure(request, Rcode::SERV_FAIL, None);
-        }
-        answer
+    /// The answer to a request that is not ours, if it is known without waiting.
+    pub(crate) fn known(self: &Arc<Self>, request: &Request) -> Option<Vec<u8>> {
+        self.look(&Key::of(request)).ok().map(|outcome| outcome.answer(request))
+    }
+
+    /// The answer to a request that is not ours: the upstream's records, with the client's id and the client's
+    /// spelling of the question.
+    pub(crate) async fn relay(self: &Arc<Self>, request: &Request) -> Vec<u8> {
+        self.resolve(Key::of(request)).await.answer(request)
     }
 
     /// The answer to a request of ours whose chain of aliases leads out of the zone: the chain, then what
     /// the upstream says of its end.
-    pub(crate) async fn chase(&self, request: &Request, chain: Vec<Record>, name: DomainName) -> Vec<u8> {
+    pub(crate) async fn chase(
+        self: &Arc<Self>,
+        request: &Request,
+        chain: Vec<Record>,
+        name: DomainName,
+    ) -> Vec<u8> {
         let question = Question { name, ..request.question.clone() };
-        let reply = match self.ask(&wire::write_question(0, &question, request)).await {
-            Ok(reply) => reply,
-            Err(error) => return self.fail(request, &error),
+        let said = match self.resolve(Key::new(&question, request)).await {
+            Outcome::Answer(stored, age) => splice::contents(chain, &stored.aged(age)),
+            Outcome::Failure(extended) => return failure(request, Rcode::SERV_FAIL, Some(extended)),
         };
-        match splice::contents(chain, &reply.message) {
+        match said {
             Some(contents) => wire::write(request, &contents),
             None => failure(request, Rcode::SERV_FAIL, Some(extended::NO_UPSTREAM)),
         }
     }
 
-    fn fail(&self, request: &Request, error: &AskError) -> Vec<u8> {
-        tracing::debug!(error = error as &dyn std::error::Error, "a question found no answer upstream");
-        self.metrics.unanswered.inc();
-        failure(request, Rcode::SERV_FAIL, Some(extended::NO_UPSTREAM))
+    async fn resolve(self: &Arc<Self>, key: Key) -> Outcome {
+        let stale = match self.look(&key) {
+            Ok(outcome) => return outcome,
+            Err(stale) => stale,
+        };
+        self.metrics.count_miss();
+        let Some(flight) = self.fly(&key, MAX_FLIGHTS) else {
+            self.metrics.shed.inc();
+            return stale.map_or(Outcome::Failure(extended::BUSY), |stored| self.stale(stored));
+        };
+        let Some(stored) = stale else {
+            let landed = landed(flight).await;
+            return landed.map_or(Outcome::Failure(extended::NO_UPSTREAM), Outcome::fresh);
+        };
+        match timeout(STALE_AFTER, landed(flight)).await {
+            Ok(Some(stored)) => return Outcome::fresh(stored),
+            Ok(None) => {}
+            // Those who ask next need not wait as long.
+            Err(_) => _ = lock(&self.cache).fail(&key, Instant::now()),
+        }
+        self.stale(stored)
+    }
+
+    /// What the cache says; an error where upstreams have to be asked, with the answer to give if they fail.
+    fn look(self: &Arc<Self>, key: &Key) -> Result<Outcome, Option<Arc<Stored>>> {
+        let known = lock(&self.cache).look(key, Instant::now());
+        match known {
+            Known::Nothing => return Err(None),
+            Known::Expired(stored) => return Err(Some(stored)),
+            Known::Failure => return Ok(Outcome::Failure(extended::CACHED)),
+            Known::Answer(stored, Age::Stale) => return Ok(self.stale(stored)),
+            Known::Answer(..) | Known::Expiring(..) => {}
+        }
+        if matches!(known, Known::Expiring(..)) && self.fly(key, MAX_FLIGHTS / 2).is_some() {
+            self.metrics.prefetched.inc();
+        }
+        let (Known::Answer(stored, age) | Known::Expiring(stored, age)) = known else { return Err(None) };
+        self.metrics.count_hit(stored.kind());
+        Ok(Outcome::Answer(stored, age))
+    }
+
+    fn stale(&self, stored: Arc<Stored>) -> Outcome {
+        self.metrics.count_hit(stored.kind());
+        self.metrics.served_stale.inc();
+        Outcome::Answer(stored, Age::Stale)
+    }
+
+    /// Joins the flight of a question or begins one; None where there are as many as there may be.
+    fn fly(self: &Arc<Self>, key: &Key, limit: usize) -> Option<watch::Receiver<Flight>> {
+        let mut flights = lock(&self.flights);
+        match flights.get(key) {
+            // One whose task ended without landing panicked: the process is about to end.
+            Some(flight) if flight.has_changed().is_ok() => {
+                self.metrics.joined.inc();
+                return Some(flight.clone());
+            }
+            Some(_) | None => {}
+        }
+        if flights.len() >= limit {
+            return None;
+        }
+        let (sender, receiver) = watch::channel(Flight::UnderWay);
+        flights.insert(key.clone(), receiver.clone());
+        let (this, key) = (Arc::clone(self), key.clone());
+        // It outlives those who wait for it, so that what arrives late is kept; never longer than `DEADLINE`.
+        tokio::spawn(async move {
+            let stored = this.fetch(&key).await;
+            lock(&this.flights).remove(&key);
+            // That nobody waits any more is no fault.
+            let _ = sender.send(Flight::Landed(stored));
+        });
+        Some(receiver)
+    }
+
+    /// Asks upstreams, and keeps what they say.
+    async fn fetch(&self, key: &Key) -> Option<Arc<Stored>> {
+        let query = wire::write_question(&key.question(), key.dnssec, key.checking_disabled);
+        let stored = match self.ask(&query).await {
+            Ok(stored) => Some(Arc::new(stored)),
+            Err(error) => {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "a question found no answer upstream"
+                );
+                self.metrics.unanswered.inc();
+                // It costs nothing to find out anew that there is no upstream, and there may be one now.
+                if matches!(error, AskError::NoUpstream) {
+                    return None;
+                }
+                None
+            }
+        };
+        let mut cache = lock(&self.cache);
+        let evicted = match &stored {
+            Some(stored) => cache.keep(key, stored, Instant::now()),
+            None => cache.fail(key, Instant::now()),
+        };
+        self.metrics.count_cache(cache.totals(), evicted);
+        stored
     }
 
     /// Asks one upstream after another, the next when one is slow or fails, until one answers.
-    async fn ask(&self, message: &[u8]) -> Result<Reply, AskError> {
+    async fn ask(&self, query: &[u8]) -> Result<Stored, AskError> {
         let deadline = Instant::now() + DEADLINE;
         let order = Order::new(&self.upstreams.load(), deadline - DEADLINE);
         if order.is_empty() {
@@ -135,136 +238,64 @@ impl Forwarder {
         }
         let attempts = MAX_ATTEMPTS.min(order.len() * 3);
         let mut under_way = JoinSet::new();
-        let (mut started, mut last) = (0, Err(AskError::TimedOut));
+        let (mut started, mut last) = (0, AskError::TimedOut);
         loop {
             let mut turn = deadline;
             if started < attempts {
                 let (upstream, patience) = order.attempt(started);
                 started += 1;
                 turn = deadline.min(Instant::now() + patience);
-                under_way.spawn(attempt(upstream, message.to_vec(), self.metrics.clone()));
+                under_way.spawn(attempt(upstream, query.to_vec(), self.metrics.clone()));
             }
             match timeout_at(turn, under_way.join_next()).await {
-                Ok(Some(Ok((_, Ok(reply))))) if !is_failure(rcode(&reply.message)) => return Ok(reply),
-                // A refusal is worth passing on if nobody says better.
-                Ok(Some(Ok((_, Ok(reply))))) => last = Ok(reply),
+                Ok(Some(Ok((_, Ok(stored))))) if !is_failure(stored.rcode()) => return Ok(stored),
+                Ok(Some(Ok((_, Ok(stored))))) => last = AskError::Said(stored.rcode()),
                 Ok(Some(Ok((upstream, Err(error))))) => {
                     upstream.failed(Instant::now());
-                    last = last.or(Err(AskError::Failed(error)));
+                    last = AskError::Failed(error);
                 }
                 // A task that panicked; the process is about to end.
                 Ok(Some(Err(_))) => {}
-                Ok(None) if started >= attempts => return last,
+                Ok(None) if started >= attempts => return Err(last),
                 Ok(None) => {}
-                Err(_) if turn == deadline => return last,
+                Err(_) if turn == deadline => return Err(last),
                 Err(_) => order.attempt(started - 1).0.late(Instant::now()),
             }
-            if under_way.is_empty() && started >= order.len() && last.is_ok() {
-                return last;
+            if under_way.is_empty() && started >= order.len() && matches!(last, AskError::Said(_)) {
+                return Err(last);
             }
         }
     }
 }
 
-/// One attempt at one upstream; a truncated answer is asked for again over TCP.
-async fn attempt(
-    upstream: Arc<Upstream>,
-    mut query: Vec<u8>,
-    metrics: Metrics,
-) -> (Arc<Upstream>, io::Result<Reply>) {
-    let id: u16 = rand::random();
-    query[..2].copy_from_slice(&id.to_be_bytes());
-    let since = Instant::now();
-    let reply = async {
-        let message = over_udp(upstream.address, &query).await?;
-        upstream.answered(since.elapsed());
-        if !Head::read(&message).is_some_and(|head| head.has(Head::TRUNCATED)) {
-            return Ok(Reply { message, truncated: None });
-        }
-        match over_tcp(upstream.address, &query).await {
-            Ok(whole) => Ok(Reply { message: whole, truncated: Some(message) }),
-            Err(error) => {
-                tracing::debug!(upstream = %upstream.address, %error, "a whole answer could not be had over TCP");
-                Ok(Reply { message, truncated: None })
-            }
-        }
-    };
-    let reply = reply.await;
-    metrics.count_upstream(upstream.address, reply.as_ref().ok().map(|r| rcode(&r.message)), since.elapsed());
-    (upstream, reply)
-}
+impl Outcome {
+    fn fresh(stored: Arc<Stored>) -> Self {
+        Self::Answer(stored, Age::Fresh(0))
+    }
 
-async fn over_udp(upstream: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let any: IpAddr = match upstream {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    // Linux chooses the port at random from its whole range.
-    let socket = UdpSocket::bind((any, 0)).await?;
-    socket.connect(upstream).await?;
-    socket.send(query).await?;
-    let mut buffer = vec![0; MAX_DATAGRAM + 1];
-    loop {
-        let length = socket.recv(&mut buffer).await?;
-        if answers(&buffer[..length], query) {
-            buffer.truncate(length);
-            if length > MAX_DATAGRAM {
-                cut(&mut buffer);
-            }
-            return Ok(buffer);
+    fn answer(&self, request: &Request) -> Vec<u8> {
+        match self {
+            Self::Answer(stored, age) => stored.answer(request, *age),
+            // Nothing but SERVFAIL makes a pod's libc go on: musl ignores other errors and waits.
+            Self::Failure(extended) => failure(request, Rcode::SERV_FAIL, Some(*extended)),
         }
-        if is_bare_error(&buffer[..length], query) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "an error without the question"));
-        }
-        tracing::debug!(%upstream, "a datagram that answers another question was ignored");
     }
 }
 
-/// Leaves the question alone, truncated.
-fn cut(message: &mut Vec<u8>) {
-    if let Some(end) = question_end(message) {
-        message.truncate(end);
-        message[2] |= (Head::TRUNCATED >> 8) as u8;
-        message[6..HEADER].fill(0);
+/// What a flight brings; None where no upstream answered.
+async fn landed(mut flight: watch::Receiver<Flight>) -> Option<Arc<Stored>> {
+    let landed = flight.wait_for(|flight| matches!(flight, Flight::Landed(_))).await.ok()?.clone();
+    match landed {
+        Flight::Landed(stored) => stored,
+        Flight::UnderWay => None,
     }
-}
-
-async fn over_tcp(upstream: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(upstream).await?;
-    write_framed(&mut stream, query).await?;
-    let message = read_framed(&mut stream).await?;
-    if answers(&message, query) {
-        return Ok(message);
-    }
-    Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is to another question"))
-}
-
-/// Whether a message is an answer to a query: same id, same question whatever its case.
-fn answers(message: &[u8], query: &[u8]) -> bool {
-    let (Some(head), Some(asked), Some(end)) = (Head::read(message), Head::read(query), question_end(query))
-    else {
-        return false;
-    };
-    let same = |a: &[u8], b: &[u8]| a.eq_ignore_ascii_case(b);
-    head.id == asked.id
-        && head.has(Head::RESPONSE)
-        && message.len() >= end
-        && message[4..6] == query[4..6]
-        && same(&message[HEADER..end], &query[HEADER..end])
-}
-
-/// Whether a message is a header with an error, as servers send that do not understand the query. It could be
-/// forged more easily than an answer, and counts only as a failed attempt.
-fn is_bare_error(message: &[u8], query: &[u8]) -> bool {
-    let is_ours =
-        Head::read(message).is_some_and(|head| head.has(Head::RESPONSE) && message[..2] == query[..2]);
-    is_ours && message.len() == HEADER && message[4..6] == [0, 0] && rcode(message) != Rcode::NO_ERROR
-}
-
-fn rcode(message: &[u8]) -> Rcode {
-    Head::read(message).map_or(Rcode::SERV_FAIL, |head| Rcode(head.flags & 15))
 }
 
 fn is_failure(rcode: Rcode) -> bool {
-    [Rcode::SERV_FAIL, Rcode::REFUSED, Rcode::NOT_IMP].contains(&rcode)
+    [Rcode::FORM_ERR, Rcode::SERV_FAIL, Rcode::NOT_IMP, Rcode::REFUSED].contains(&rcode) || rcode.0 > 15
+}
+
+/// Locks what every write leaves whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

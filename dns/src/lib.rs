@@ -1,12 +1,15 @@
 //! The cluster's DNS: Snapshot -> Zone -> Answer, the server in front of it, and the way upstream.
 //!
 //! `names` turns snapshots into a zone and publishes it; `answer` alone knows what a name means; `respond`
-//! and `wire` make messages of it; `server` and `forward` are the shells with the sockets. No module but
-//! the last two does I/O. Called by the daemon, which owns the `Names` and starts the server.
+//! and `wire` make messages of it; `cache` keeps what upstreams say. `server`, `tcp`, `forward`, `exchange` and
+//! `upstreams` are the shells with the sockets and files; nothing else does I/O. Called by the daemon, which
+//! owns the `Names` and starts the server.
 
 mod answer;
 mod bundle;
+mod cache;
 mod dump;
+mod exchange;
 mod forward;
 mod metrics;
 mod name;
@@ -16,6 +19,7 @@ mod respond;
 mod reverse;
 mod server;
 mod splice;
+mod stored;
 mod tcp;
 mod upstream;
 mod upstreams;

@@ -8,10 +8,13 @@ use std::time::Duration;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::cache::Totals;
 use crate::record::RecordType;
+use crate::stored::Kind;
 use crate::wire::{Head, Rcode, Transport, question_end};
 
 /// CoreDNS's buckets: 0.25 ms doubled up to 8 s.
@@ -31,6 +34,28 @@ pub struct Metrics {
     pub(crate) shed: Counter,
     /// Questions that no upstream answered.
     pub(crate) unanswered: Counter,
+    /// Questions that waited for the same question of another client.
+    pub(crate) joined: Counter,
+    /// Answers fetched anew before their time.
+    pub(crate) prefetched: Counter,
+    /// Old answers given because no upstream answered.
+    pub(crate) served_stale: Counter,
+    cache: CacheMetrics,
+}
+
+#[derive(Clone, Debug, Default)]
+struct CacheMetrics {
+    requests: Counter,
+    misses: Counter,
+    evictions: Counter,
+    hits: Family<KindLabels, Counter>,
+    entries: Family<KindLabels, Gauge>,
+    octets: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    r#type: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,6 +93,10 @@ impl Default for Metrics {
             upstream: Family::new_with_constructor(histogram),
             shed: Counter::default(),
             unanswered: Counter::default(),
+            joined: Counter::default(),
+            prefetched: Counter::default(),
+            served_stale: Counter::default(),
+            cache: CacheMetrics::default(),
         }
     }
 }
@@ -97,6 +126,43 @@ impl Metrics {
             "Questions that no upstream answered in time",
             self.unanswered.clone(),
         );
+        let mut counter = |name: &str, help: &str, counter: &Counter| {
+            registry.register(name, help, counter.clone());
+        };
+        let cache = &self.cache;
+        counter("fairway_dns_joined", "Questions that waited for the same question of another", &self.joined);
+        counter("coredns_cache_prefetch", "Answers fetched anew before their time", &self.prefetched);
+        counter(
+            "coredns_cache_served_stale",
+            "Old answers given as no upstream answered",
+            &self.served_stale,
+        );
+        counter("coredns_cache_requests", "Questions looked up in the cache", &cache.requests);
+        counter("coredns_cache_misses", "Questions that the cache had no answer to", &cache.misses);
+        counter("coredns_cache_evictions", "Answers that had to make room", &cache.evictions);
+        registry.register("coredns_cache_hits", "Questions answered from the cache", cache.hits.clone());
+        registry.register("coredns_cache_entries", "Answers in the cache", cache.entries.clone());
+        registry.register("fairway_dns_cache_octets", "What the cache takes in memory", cache.octets.clone());
+    }
+
+    pub(crate) fn count_hit(&self, kind: Kind) {
+        self.cache.requests.inc();
+        self.cache.hits.get_or_create(&kind.into()).inc();
+    }
+
+    pub(crate) fn count_miss(&self) {
+        self.cache.requests.inc();
+        self.cache.misses.inc();
+    }
+
+    pub(crate) fn count_cache(&self, totals: Totals, evicted: usize) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.cache.evictions.inc_by(evicted as u64);
+        self.cache.octets.set(number(totals.octets));
+        let entries = [(Kind::Success, totals.successes), (Kind::Denial, totals.denials)];
+        for (kind, count) in entries {
+            self.cache.entries.get_or_create(&kind.into()).set(number(count));
+        }
     }
 
     pub(crate) fn count(&self, server: &Arc<str>, message: &[u8], answer: &[u8], how: (Transport, Duration)) {
@@ -116,6 +182,16 @@ impl Metrics {
         let rcode = rcode.map_or("TIMEOUT", Rcode::name);
         let labels = UpstreamLabels { proxy_name: "forward", to: to.to_string(), rcode };
         self.upstream.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+}
+
+impl From<Kind> for KindLabels {
+    fn from(kind: Kind) -> Self {
+        let r#type = match kind {
+            Kind::Success => "success",
+            Kind::Denial => "denial",
+        };
+        Self { r#type }
     }
 }
 

@@ -108,6 +108,12 @@ impl DomainName {
         self.0.eq_ignore_ascii_case(&other.0)
     }
 
+    /// The same name in lower case.
+    pub(crate) fn to_lower_case(&self) -> Self {
+        // Length octets are at most 63, so they stay: 'A' is 65.
+        Self(self.0.to_ascii_lowercase().into())
+    }
+
     pub(crate) fn fold(&self) -> Folded {
         let mut folded = Folded { wire: [0; MAX_NAME], starts: [0; MAX_LABELS + 1], count: 0 };
         folded.wire[..self.0.len()].copy_from_slice(&self.0);

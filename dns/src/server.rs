@@ -223,22 +223,28 @@ impl Responder {
     /// Takes in a request.
     pub(crate) fn take(&self, message: &[u8], transport: Transport) -> Taken {
         let since = Instant::now();
-        match self.zone.read(|zone| respond(zone, message, transport, rand::random())) {
-            Reply::Drop => Taken::Nothing,
-            Reply::Send(answer) => {
-                self.count(message, &answer, (transport, since));
-                Taken::Answer(answer)
-            }
-            Reply::Wait(request, wait) => match Arc::clone(&self.pending).try_acquire_owned() {
-                Ok(place) => {
-                    Taken::Later(Job { request, wait, message: message.to_vec(), since, _place: place })
-                }
-                Err(_) => {
-                    let answer = self.shed(&request);
-                    self.count(message, &answer, (transport, since));
-                    Taken::Answer(answer)
-                }
+        let answer = match self.zone.read(|zone| respond(zone, message, transport, rand::random())) {
+            Reply::Drop => return Taken::Nothing,
+            Reply::Send(answer) => answer,
+            Reply::Wait(request, wait) => match self.known(&request, &wait) {
+                Some(answer) => answer,
+                None => match Arc::clone(&self.pending).try_acquire_owned() {
+                    Ok(place) => {
+                        let message = message.to_vec();
+                        return Taken::Later(Job { request, wait, message, since, _place: place });
+                    }
+                    Err(_) => self.shed(&request),
+                },
             },
+        };
+        self.count(message, &answer, (transport, since));
+        Taken::Answer(answer)
+    }
+
+    fn known(&self, request: &Request, wait: &Wait) -> Option<Vec<u8>> {
+        match wait {
+            Wait::Upstream => self.forwarder.known(request),
+            Wait::Lists | Wait::Alias(..) => None,
         }
     }
 
@@ -247,15 +253,15 @@ impl Responder {
         let Job { request, wait, message, since, _place } = job;
         let transport = request.transport;
         let answer = match wait {
-            Wait::Lists => self.hold(request, &message).await,
-            Wait::Upstream | Wait::Alias(..) => self.ask(&request, wait, &message).await,
+            Wait::Lists => self.hold(request).await,
+            Wait::Upstream | Wait::Alias(..) => self.ask(&request, wait).await,
         };
         self.count(&message, &answer, (transport, since));
         answer
     }
 
     /// Waits for the first lists, then answers.
-    async fn hold(&self, request: Request, message: &[u8]) -> Vec<u8> {
+    async fn hold(&self, request: Request) -> Vec<u8> {
         let Ok(place) = self.held.try_acquire() else { return self.shed(&request) };
         let listed = timeout(HOLD, self.zone.wait_ready()).await;
         drop(place);
@@ -264,14 +270,14 @@ impl Responder {
         }
         match self.zone.read(|zone| decide(zone, request, rand::random())) {
             Reply::Send(answer) => answer,
-            Reply::Wait(request, wait) => self.ask(&request, wait, message).await,
+            Reply::Wait(request, wait) => self.ask(&request, wait).await,
             Reply::Drop => Vec::new(),
         }
     }
 
-    async fn ask(&self, request: &Request, wait: Wait, message: &[u8]) -> Vec<u8> {
+    async fn ask(&self, request: &Request, wait: Wait) -> Vec<u8> {
         match wait {
-            Wait::Upstream => self.forwarder.relay(message, request).await,
+            Wait::Upstream => self.forwarder.relay(request).await,
             Wait::Alias(chain, name) => self.forwarder.chase(request, chain, name).await,
             Wait::Lists => failure(request, Rcode::SERV_FAIL, Some(extended::NOT_READY)),
         }

@@ -107,6 +107,7 @@ impl Head {
     pub(crate) const TRUNCATED: u16 = 0x0200;
     pub(crate) const RECURSION_DESIRED: u16 = 0x0100;
     pub(crate) const RECURSION_AVAILABLE: u16 = 0x0080;
+    pub(crate) const AUTHENTIC: u16 = 0x0020;
     pub(crate) const CHECKING_DISABLED: u16 = 0x0010;
     const OPCODE: u16 = 0x7800;
 
@@ -168,7 +169,7 @@ pub(crate) struct Contents {
 
 /// Writes the answer to a request.
 pub(crate) fn write(request: &Request, contents: &Contents) -> Vec<u8> {
-    let opt = request.edns.map(|edns| opt_record(edns, contents)).unwrap_or_default();
+    let opt = write_opt(request, contents);
     let mut writer = Writer::new(request.limit() - opt.len());
     writer.header(request, contents);
     writer.question(&request.question);
@@ -200,20 +201,25 @@ pub(crate) fn write_refusal(head: Head, rcode: Rcode) -> Vec<u8> {
     octets
 }
 
-/// Writes a question of our own to an upstream, with EDNS.
-pub(crate) fn write_question(id: u16, question: &Question, asked: &Request) -> Vec<u8> {
+/// Writes a question of our own to an upstream, with EDNS. AD in it says that AD is understood in the answer
+/// (RFC 6840, section 5.7).
+pub(crate) fn write_question(question: &Question, dnssec: bool, checking_disabled: bool) -> Vec<u8> {
     let mut octets = Vec::with_capacity(64);
-    let flags = Head::RECURSION_DESIRED | (asked.head.flags & Head::CHECKING_DISABLED);
-    for word in [id, flags, 1, 0, 0, 1] {
+    let checking = if checking_disabled { Head::CHECKING_DISABLED } else { 0 };
+    for word in [0, Head::RECURSION_DESIRED | Head::AUTHENTIC | checking, 1, 0, 0, 1] {
         octets.extend_from_slice(&word.to_be_bytes());
     }
     octets.extend_from_slice(question.name.wire());
     octets.extend_from_slice(&question.rtype.0.to_be_bytes());
     octets.extend_from_slice(&question.class.to_be_bytes());
-    let dnssec = asked.edns.is_some_and(|edns| edns.dnssec);
     let edns = Edns { payload: OWN_PAYLOAD, version: 0, dnssec };
     octets.extend_from_slice(&opt_record(edns, &Contents::default()));
     octets
+}
+
+/// The OPT record of the answer to a request; nothing where it came without one.
+pub(crate) fn write_opt(request: &Request, contents: &Contents) -> Vec<u8> {
+    request.edns.map(|edns| opt_record(edns, contents)).unwrap_or_default()
 }
 
 /// Where the first question ends; None where there is none.
@@ -221,33 +227,59 @@ pub(crate) fn question_end(message: &[u8]) -> Option<usize> {
     read_question(message).map(|(_, at)| at)
 }
 
-fn read_question(message: &[u8]) -> Option<(Question, usize)> {
+pub(crate) fn read_question(message: &[u8]) -> Option<(Question, usize)> {
     let name = DomainName::from_wire(message.get(HEADER..)?)?;
     let at = HEADER + name.wire().len();
     let (rtype, class) = (RecordType(word(message, at)?), word(message, at + 2)?);
     Some((Question { name, rtype, class }, at + 4))
 }
 
+/// The sections of a message that have records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Section {
+    Answer,
+    Authority,
+    Additional,
+}
+
+impl Section {
+    /// How many records a message says it has.
+    pub(crate) fn count(self, message: &[u8]) -> Option<u16> {
+        word(message, 6 + 2 * self as usize)
+    }
+}
+
+/// Where the parts of a record stand in its message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecordAt {
+    pub(crate) rtype: RecordType,
+    pub(crate) class: u16,
+    pub(crate) ttl_at: usize,
+    pub(crate) end: usize,
+}
+
+/// Finds the record at an offset; None where it is cut short.
+pub(crate) fn read_record(message: &[u8], at: usize) -> Option<RecordAt> {
+    let at = skip_name(message, at)?;
+    let (rtype, class) = (RecordType(word(message, at)?), word(message, at + 2)?);
+    let end = at + 10 + usize::from(word(message, at + 8)?);
+    (end <= message.len()).then_some(RecordAt { rtype, class, ttl_at: at + 4, end })
+}
+
 /// The OPT record, wherever it stands; the outer None is a broken message: two of them, or records cut short.
 fn read_edns(message: &[u8], mut at: usize) -> Option<Option<Edns>> {
-    let records = word(message, 6)? as usize + word(message, 8)? as usize + word(message, 10)? as usize;
     let mut edns = None;
-    for _ in 0..records {
-        let name_at = at;
-        at = skip_name(message, at)?;
-        let (rtype, payload) = (RecordType(word(message, at)?), word(message, at + 2)?);
-        let (extended, flags) = (word(message, at + 4)?, word(message, at + 6)?);
-        let length = usize::from(word(message, at + 8)?);
-        if rtype == RecordType::OPT {
-            if edns.is_some() || message[name_at] != 0 {
-                return None;
+    for section in [Section::Answer, Section::Authority, Section::Additional] {
+        for _ in 0..section.count(message)? {
+            let record = read_record(message, at)?;
+            if record.rtype == RecordType::OPT {
+                if edns.is_some() || message[at] != 0 {
+                    return None;
+                }
+                let (version, flags) = (message[record.ttl_at + 1], word(message, record.ttl_at + 2)?);
+                edns = Some(Edns { payload: record.class, version, dnssec: flags & 0x8000 != 0 });
             }
-            let version = extended.to_be_bytes()[1];
-            edns = Some(Edns { payload, version, dnssec: flags & 0x8000 != 0 });
-        }
-        at += 10 + length;
-        if at > message.len() {
-            return None;
+            at = record.end;
         }
     }
     Some(edns)

@@ -123,12 +123,12 @@ fn facts() -> Facts {
 
 fn zone_config() -> ZoneConfig {
     ZoneConfig {
-        domain: DomainName::parse("cluster.local").unwrap(),
         ttl: 5,
         reverse: ["10.96.0.0/16", "fd00:96::/112", "10.244.0.0/16"]
             .map(|range| range.parse().unwrap())
             .to_vec(),
         servers: vec![model::testing::ip("10.96.0.10")],
+        ..ZoneConfig::new(DomainName::parse("cluster.local").unwrap())
     }
 }
 
