@@ -5,9 +5,8 @@
 
 mod libtest;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -39,6 +38,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut command = workspace::cargo();
     command.args(["test", "--workspace", "--no-fail-fast", "--", "--show-output"]);
     command.args(&arguments.filter);
+    if std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1) {
+        // With one thread libtest prints a name before its test runs, and what the test prints gets in between.
+        command.env("RUST_TEST_THREADS", "2");
+    }
     let (reader, success) = follow(command)?;
     Ok(report(reader, success))
 }
@@ -75,39 +78,23 @@ fn list(filter: Option<&str>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows the output as it comes and reads the results out of it.
+/// Shows the output as it comes and reads the results out of it. Both streams go through one pipe: cargo names a
+/// program on one and the program prints its results on the other, and only together they are in order.
 fn follow(mut command: Command) -> Result<(Reader, bool)> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot start cargo")?;
-    let (sender, lines) = channel();
-    let threads = [
-        forward(child.stdout.take().context("stdout is piped")?, sender.clone()),
-        forward(child.stderr.take().context("stderr is piped")?, sender),
-    ];
+    let (output, writer) = std::io::pipe().context("cannot make a pipe")?;
+    let second = writer.try_clone().context("cannot make a pipe")?;
+    let mut child =
+        command.stdin(Stdio::null()).stdout(writer).stderr(second).spawn().context("cannot start cargo")?;
+    // The command holds the ends that are written to; the output ends when the last of them is closed.
+    drop(command);
     let mut reader = Reader::default();
-    for line in lines {
+    for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
         if reader.read(&line) {
             say::line(&line);
         }
     }
-    for thread in threads {
-        let _ = thread.join();
-    }
     Ok((reader, child.wait()?.success()))
-}
-
-fn forward(from: impl Read + Send + 'static, to: Sender<String>) -> std::thread::JoinHandle<()> {
-    std::thread::spawn(move || {
-        for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
-            if to.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
-                return;
-            }
-        }
-    })
 }
 
 fn report(mut reader: Reader, success: bool) -> ExitCode {
