@@ -13,6 +13,8 @@ pub(crate) struct Reader {
     /// Names of tests that were ignored or skipped themselves, with the reason.
     pub(crate) skips: Vec<String>,
     program: String,
+    /// Every test with a result: one that runs itself again in another process prints its line twice.
+    seen: BTreeSet<String>,
     ok: usize,
     skipped_ok: BTreeSet<String>,
     /// Programs that began and have not printed their result.
@@ -80,6 +82,9 @@ impl Reader {
             return !line.is_empty() && !line.starts_with("running ");
         };
         let full = format!("{} ({})", name.trim_end_matches(" - should panic"), self.program);
+        if !self.seen.insert(full.clone()) {
+            return false;
+        }
         match result.split([',', ' ']).next().unwrap_or_default() {
             "ok" => self.ok += 1,
             "ignored" => self.skips.push(format!("{full}: {result}")),
@@ -185,6 +190,14 @@ test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
         let (reader, shown) = read(text, false);
         assert_eq!(reader.failures, ["scenario_01_x (scenarios: tests/scenarios.rs)"]);
         assert!(shown.iter().any(|line| line.contains("the reason")));
+    }
+
+    #[test]
+    fn a_test_that_runs_itself_in_another_process_counts_once() {
+        let inner = "test scenario_33_x ... FAILED\ntest result: FAILED. 0 passed; 1 failed; 0 ignored\n";
+        let (reader, _) =
+            read(&format!("     Running tests/a.rs (/t/deps/a-1)\ntest b ... ok\n{inner}{inner}"), false);
+        assert_eq!((reader.passed(), reader.failures.len()), (1, 1));
     }
 
     #[test]
