@@ -1,7 +1,8 @@
 //! The way upstream: what the cache does not know is asked for, once however many want it at a time. It knows
 //! nothing of names. Called by `server` for whatever is not ours.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,9 +15,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::cache::{Cache, Key, Known, Limits};
 use crate::exchange::attempt;
+use crate::loops::Probes;
 use crate::metrics::Metrics;
 use crate::name::DomainName;
-use crate::record::{Question, Record};
+use crate::record::{Question, Record, RecordType};
 use crate::respond::{extended, failure};
 use crate::splice;
 use crate::stored::{Age, Stored};
@@ -37,9 +39,19 @@ const MAX_FLIGHTS: usize = 4000;
 #[derive(Debug)]
 pub struct Forwarder {
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
+    /// The domains with upstreams of their own, the deeper ones first.
+    stubs: Vec<Stub>,
+    probes: Mutex<Probes>,
     cache: Mutex<Cache>,
     flights: Mutex<HashMap<Key, watch::Receiver<Flight>>>,
     metrics: Metrics,
+}
+
+/// A domain with upstreams of its own.
+#[derive(Debug)]
+struct Stub {
+    domain: DomainName,
+    upstreams: Vec<Arc<Upstream>>,
 }
 
 /// A question on its way upstream, for all who ask it meanwhile.
@@ -70,10 +82,22 @@ enum AskError {
 }
 
 impl Forwarder {
-    /// A forwarder to these upstreams.
-    pub fn new(upstreams: Vec<SocketAddr>, metrics: Metrics) -> Self {
+    /// A forwarder to these upstreams, and to others for names in some domains; the deepest domain counts.
+    pub fn new(
+        upstreams: Vec<SocketAddr>,
+        stub_domains: BTreeMap<DomainName, Vec<SocketAddr>>,
+        metrics: Metrics,
+    ) -> Self {
+        let stub = |(domain, addresses): (DomainName, Vec<SocketAddr>)| Stub {
+            domain,
+            upstreams: addresses.into_iter().map(|address| Arc::new(Upstream::new(address))).collect(),
+        };
+        let mut stubs: Vec<Stub> = stub_domains.into_iter().map(stub).collect();
+        stubs.sort_by_key(|stub| Reverse(stub.domain.labels().count()));
         let this = Self {
             upstreams: ArcSwap::default(),
+            stubs,
+            probes: Mutex::default(),
             cache: Mutex::new(Cache::new(Limits::default())),
             flights: Mutex::default(),
             metrics,
@@ -98,6 +122,60 @@ impl Forwarder {
         self.upstreams.load().iter().map(|upstream| upstream.address).collect()
     }
 
+    /// The upstreams that were found to send our questions back to us, and are not asked.
+    pub fn loops(&self) -> Vec<SocketAddr> {
+        let all = self.by_domain().into_iter().map(|(_, upstream)| upstream);
+        all.filter(|upstream| upstream.loops()).map(|upstream| upstream.address).collect()
+    }
+
+    /// Asks every upstream for which it is due whether it leads back to us.
+    pub(crate) fn probe(self: &Arc<Self>) {
+        for (domain, upstream) in self.by_domain() {
+            if !upstream.is_probe_due(Instant::now()) {
+                continue;
+            }
+            let Some(name) = lock(&self.probes).begin(&domain, upstream.address, rand::random()) else {
+                return;
+            };
+            let this = Arc::clone(self);
+            // Ends by `DEADLINE`.
+            tokio::spawn(async move {
+                // CoreDNS asks for the same type: one that no client needs.
+                let question = Question::new(name.clone(), RecordType::HINFO);
+                let query = wire::write_question(&question, false, false);
+                let said =
+                    timeout(DEADLINE, attempt(Arc::clone(&upstream), query, this.metrics.clone())).await;
+                let came_back = lock(&this.probes).end(&name);
+                if !came_back && matches!(said, Ok((_, Ok(_)))) {
+                    upstream.set_loops(false);
+                }
+            });
+        }
+    }
+
+    /// Whether a question is one of our own that an upstream sent back.
+    fn is_loop(&self, name: &DomainName) -> bool {
+        let Some(address) = lock(&self.probes).asked(name) else { return false };
+        let all = self.by_domain().into_iter().map(|(_, upstream)| upstream);
+        for upstream in all.filter(|upstream| upstream.address == address) {
+            if upstream.set_loops(true) {
+                self.metrics.loops.inc();
+            }
+        }
+        true
+    }
+
+    /// Every upstream with the domain it is asked about.
+    fn by_domain(&self) -> Vec<(DomainName, Arc<Upstream>)> {
+        let root = DomainName::root();
+        let general = self.upstreams.load();
+        let general = general.iter().map(|upstream| (root.clone(), Arc::clone(upstream)));
+        let stubs = self.stubs.iter();
+        let stubs =
+            stubs.flat_map(|stub| stub.upstreams.iter().map(|u| (stub.domain.clone(), Arc::clone(u))));
+        general.chain(stubs).collect()
+    }
+
     /// The answer to a request that is not ours, if it is known without waiting.
     pub(crate) fn known(self: &Arc<Self>, request: &Request) -> Option<Vec<u8>> {
         self.look(&Key::of(request)).ok().map(|outcome| outcome.answer(request))
@@ -106,6 +184,9 @@ impl Forwarder {
     /// The answer to a request that is not ours: the upstream's records, with the client's id and the client's
     /// spelling of the question.
     pub(crate) async fn relay(self: &Arc<Self>, request: &Request) -> Vec<u8> {
+        if self.is_loop(&request.question.name) {
+            return failure(request, Rcode::SERV_FAIL, Some(extended::LOOP));
+        }
         self.resolve(Key::of(request)).await.answer(request)
     }
 
@@ -205,7 +286,7 @@ impl Forwarder {
     /// Asks upstreams, and keeps what they say.
     async fn fetch(&self, key: &Key) -> Option<Arc<Stored>> {
         let query = wire::write_question(&key.question(), key.dnssec, key.checking_disabled);
-        let stored = match self.ask(&query).await {
+        let stored = match self.ask(&key.name, &query).await {
             Ok(stored) => Some(Arc::new(stored)),
             Err(error) => {
                 tracing::debug!(
@@ -230,9 +311,13 @@ impl Forwarder {
     }
 
     /// Asks one upstream after another, the next when one is slow or fails, until one answers.
-    async fn ask(&self, query: &[u8]) -> Result<Stored, AskError> {
-        let deadline = Instant::now() + DEADLINE;
-        let order = Order::new(&self.upstreams.load(), deadline - DEADLINE);
+    async fn ask(&self, name: &DomainName, query: &[u8]) -> Result<Stored, AskError> {
+        let now = Instant::now();
+        let deadline = now + DEADLINE;
+        let order = match self.stubs.iter().find(|stub| name.is_below(&stub.domain)) {
+            Some(stub) => Order::new(&stub.upstreams, now),
+            None => Order::new(&self.upstreams.load(), now),
+        };
         if order.is_empty() {
             return Err(AskError::NoUpstream);
         }

@@ -11,6 +11,7 @@ mod cache;
 mod dump;
 mod exchange;
 mod forward;
+mod loops;
 mod metrics;
 mod name;
 mod names;

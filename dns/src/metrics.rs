@@ -40,6 +40,8 @@ pub struct Metrics {
     pub(crate) prefetched: Counter,
     /// Old answers given because no upstream answered.
     pub(crate) served_stale: Counter,
+    /// Upstreams found to lead back to us.
+    pub(crate) loops: Counter,
     cache: CacheMetrics,
 }
 
@@ -96,6 +98,7 @@ impl Default for Metrics {
             joined: Counter::default(),
             prefetched: Counter::default(),
             served_stale: Counter::default(),
+            loops: Counter::default(),
             cache: CacheMetrics::default(),
         }
     }
@@ -130,6 +133,7 @@ impl Metrics {
             registry.register(name, help, counter.clone());
         };
         let cache = &self.cache;
+        counter("fairway_dns_loops", "Upstreams found to send our questions back", &self.loops);
         counter("fairway_dns_joined", "Questions that waited for the same question of another", &self.joined);
         counter("coredns_cache_prefetch", "Answers fetched anew before their time", &self.prefetched);
         counter(

@@ -45,6 +45,11 @@ impl DomainName {
         }
     }
 
+    /// The name without labels.
+    pub fn root() -> Self {
+        Self([0].into())
+    }
+
     /// Builds a name from labels; None where a label is empty or too long, or the whole is.
     pub fn from_labels<'a>(labels: impl IntoIterator<Item = &'a [u8]>) -> Option<Self> {
         let mut wire = Vec::with_capacity(64);
@@ -106,6 +111,12 @@ impl DomainName {
     /// Equal whatever the case (RFC 4343).
     pub fn matches(&self, other: &Self) -> bool {
         self.0.eq_ignore_ascii_case(&other.0)
+    }
+
+    /// Whether it is a domain or stands below it, whatever the case.
+    pub fn is_below(&self, domain: &Self) -> bool {
+        let above = self.labels().count().checked_sub(domain.labels().count());
+        above.is_some_and(|above| self.parent(above).matches(domain))
     }
 
     /// The same name in lower case.
@@ -226,5 +237,9 @@ mod tests {
         assert_eq!(above("cluster.local"), Some(0));
         assert_eq!(above("xcluster.local"), None);
         assert_eq!(above("local"), None);
+        let below = |a, b| DomainName::parse(a).unwrap().is_below(&DomainName::parse(b).unwrap());
+        assert!(below("a.Corp.example", "corp.EXAMPLE") && below("corp.example", "corp.example"));
+        assert!(below("corp.example", "") && below("", ""));
+        assert!(!below("xcorp.example", "corp.example") && !below("example", "corp.example"));
     }
 }

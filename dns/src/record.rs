@@ -103,6 +103,8 @@ impl RecordType {
     pub const SOA: Self = Self(6);
     /// Name of an address.
     pub const PTR: Self = Self(12);
+    /// Host information; what is left of ANY (RFC 8482).
+    pub const HINFO: Self = Self(13);
     /// Text.
     pub const TXT: Self = Self(16);
     /// IPv6 address.
@@ -118,12 +120,13 @@ impl RecordType {
     /// Whatever there is.
     pub const ANY: Self = Self(255);
 
-    const NAMES: [(Self, &'static str); 20] = [
+    const NAMES: [(Self, &'static str); 21] = [
         (Self::A, "A"),
         (Self::NS, "NS"),
         (Self::CNAME, "CNAME"),
         (Self::SOA, "SOA"),
         (Self::PTR, "PTR"),
+        (Self::HINFO, "HINFO"),
         (Self(15), "MX"),
         (Self::TXT, "TXT"),
         (Self::AAAA, "AAAA"),

@@ -34,6 +34,7 @@ pub(crate) mod extended {
     pub(crate) const NOT_READY: (u16, &str) = (14, "the cluster has not been listed yet");
     pub(crate) const BUSY: (u16, &str) = (0, "too many questions are under way");
     pub(crate) const STALE: (u16, &str) = (3, "no upstream answers; this is an old answer");
+    pub(crate) const LOOP: (u16, &str) = (0, "this question was ours");
     pub(crate) const CACHED: (u16, &str) = (13, "no upstream answered a moment ago");
     pub(crate) const NO_UPSTREAM: (u16, &str) = (23, "no upstream answered in time");
     pub(crate) const NOT_PROGRAMMED: (u16, &str) = (0, "this node cannot serve the service or alias");

@@ -4,6 +4,7 @@
 //! An answer from the zone is sent from the receiving loop itself. Only a question that must wait, for the
 //! first lists or for an upstream, gets a task, and there is a bound on those.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +18,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::forward::Forwarder;
+use crate::loops;
 use crate::metrics::Metrics;
+use crate::name::DomainName;
 use crate::names::Reader;
 use crate::respond::{Reply, Wait, decide, extended, failure, respond};
 use crate::tcp;
@@ -47,6 +50,8 @@ pub struct Config {
     pub sockets: Vec<Bound>,
     /// The upstreams of names that are not ours.
     pub upstreams: Upstreams,
+    /// Domains with upstreams of their own. The deepest one counts; names of the cluster are never asked for.
+    pub stub_domains: BTreeMap<DomainName, Vec<SocketAddr>>,
 }
 
 /// A pair of sockets on one address.
@@ -101,10 +106,11 @@ pub fn start(
     let sockets: Vec<_> = sockets.into_iter().map(Bound::listen).collect::<Result<_, _>>()?;
     let addresses: Vec<SocketAddr> = sockets.iter().map(|(address, ..)| *address).collect();
     let upstreams = config.upstreams.without(&addresses);
-    let forwarder = Arc::new(Forwarder::new(upstreams.read(), metrics.clone()));
+    let forwarder = Arc::new(Forwarder::new(upstreams.read(), config.stub_domains, metrics.clone()));
     let (pending, held) = (Arc::new(Semaphore::new(MAX_PENDING)), Arc::new(Semaphore::new(MAX_HELD)));
     let mut tasks = JoinSet::new();
     tasks.spawn(upstreams.watch(Arc::clone(&forwarder), drain.clone()));
+    tasks.spawn(loops::watch(Arc::clone(&forwarder), drain.clone()));
     for (address, udp, tcp) in sockets {
         let responder = Arc::new(Responder {
             zone: zone.clone(),

@@ -17,6 +17,8 @@ const FIRST_RTT: Duration = Duration::from_millis(50);
 const FAILING: u32 = 2;
 /// How often a failing server is tried first again, to see whether it is back.
 const RETRY: Duration = Duration::from_secs(10);
+/// How often it is looked anew whether a server that fails or leads back to us is a loop.
+const PROBE_AGAIN: Duration = Duration::from_secs(60);
 
 /// One upstream server.
 #[derive(Debug)]
@@ -30,6 +32,9 @@ struct State {
     smoothed: Duration,
     failures: u32,
     retry_at: Option<Instant>,
+    /// It sends our questions back to us.
+    loops: bool,
+    probed_at: Option<Instant>,
 }
 
 /// The upstreams in the order in which one question tries them.
@@ -37,7 +42,7 @@ pub(crate) struct Order(Vec<Arc<Upstream>>);
 
 impl Upstream {
     pub(crate) fn new(address: SocketAddr) -> Self {
-        let state = State { smoothed: FIRST_RTT, failures: 0, retry_at: None };
+        let state = State { smoothed: FIRST_RTT, failures: 0, retry_at: None, loops: false, probed_at: None };
         Self { address, state: Mutex::new(state) }
     }
 
@@ -67,6 +72,39 @@ impl Upstream {
         self.failed(now);
     }
 
+    /// Whether it is time to look whether it is a loop, which the caller then does.
+    pub(crate) fn is_probe_due(&self, now: Instant) -> bool {
+        let mut state = self.state();
+        let suspect = state.loops || state.failures >= FAILING;
+        let due = state.probed_at.is_none_or(|at| suspect && now >= at + PROBE_AGAIN);
+        if due {
+            state.probed_at = Some(now);
+        }
+        due
+    }
+
+    /// It is known whether it sends our questions back; true if that is news.
+    pub(crate) fn set_loops(&self, loops: bool) -> bool {
+        let was = std::mem::replace(&mut self.state().loops, loops);
+        match (was, loops) {
+            (false, true) => tracing::warn!(
+                upstream = %self.address,
+                "an upstream DNS server sends our questions back to us, and is not asked while it does; \
+                 give --dns-upstream, or a resolv.conf that does not lead to this node",
+            ),
+            (true, false) => {
+                tracing::info!(upstream = %self.address, "an upstream DNS server no longer leads back to us");
+            }
+            (true, true) | (false, false) => {}
+        }
+        was != loops
+    }
+
+    /// Whether it sends our questions back to us.
+    pub(crate) fn loops(&self) -> bool {
+        self.state().loops
+    }
+
     fn patience(&self) -> Duration {
         (self.state().smoothed * 2).clamp(MIN_PATIENCE, MAX_PATIENCE)
     }
@@ -92,8 +130,8 @@ impl Upstream {
 
 impl Order {
     pub(crate) fn new(upstreams: &[Arc<Upstream>], now: Instant) -> Self {
-        let (last, first): (Vec<_>, Vec<_>) =
-            upstreams.iter().cloned().partition(|upstream| upstream.is_last(now));
+        let no_loops = upstreams.iter().filter(|upstream| !upstream.loops()).cloned();
+        let (last, first): (Vec<_>, Vec<_>) = no_loops.partition(|upstream| upstream.is_last(now));
         Self(first.into_iter().chain(last).collect())
     }
 
@@ -133,6 +171,21 @@ mod tests {
         assert_eq!(ports(&Order::new(&all, now + RETRY)), [1, 2], "one question finds out");
         assert_eq!(ports(&Order::new(&all, now + RETRY)), [2, 1], "the next does not pay for it");
         all[0].answered(Duration::from_millis(1));
+        assert_eq!(ports(&Order::new(&all, now)), [1, 2]);
+    }
+
+    #[test]
+    fn a_loop_is_not_asked_and_looked_at_again() {
+        let all = [1, 2].map(|port| Arc::new(Upstream::new(([192, 0, 2, 1], port).into())));
+        let now = Instant::now();
+        assert!(all[0].is_probe_due(now), "when it is new");
+        assert!(!all[0].is_probe_due(now + PROBE_AGAIN), "it is well");
+        assert!(all[0].set_loops(true));
+        assert!(!all[0].set_loops(true), "no news");
+        assert_eq!(ports(&Order::new(&all, now)), [2]);
+        assert!(all[0].is_probe_due(now + PROBE_AGAIN));
+        assert!(!all[0].is_probe_due(now + PROBE_AGAIN));
+        assert!(all[0].set_loops(false));
         assert_eq!(ports(&Order::new(&all, now)), [1, 2]);
     }
 

@@ -39,7 +39,7 @@ fn serve(listed: Option<&str>) -> Stage {
     }
     let (metrics, drain) = (Metrics::default(), CancellationToken::new());
     let listen = vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()];
-    let config = Config { listen, sockets: Vec::new(), upstreams: Upstreams::Fixed(Vec::new()) };
+    let config = Config { listen, upstreams: Upstreams::Fixed(Vec::new()), ..Config::default() };
     let server = dns::start(config, &names.reader(), &metrics, &drain).unwrap();
     Stage { server, names, metrics, drain }
 }
@@ -210,9 +210,9 @@ async fn sockets_may_come_bound_and_a_taken_port_is_said() {
     let names = Names::new(config());
     let start = |config| dns::start(config, &names.reader(), &Metrics::default(), &CancellationToken::new());
     let upstreams = || Upstreams::Fixed(Vec::new());
-    let server = start(Config { listen: Vec::new(), sockets: vec![bound], upstreams: upstreams() }).unwrap();
+    let server = start(Config { sockets: vec![bound], upstreams: upstreams(), ..Config::default() }).unwrap();
     assert_eq!(server.addresses, [address]);
-    let taken = start(Config { listen: vec![address], sockets: Vec::new(), upstreams: upstreams() });
+    let taken = start(Config { listen: vec![address], upstreams: upstreams(), ..Config::default() });
     assert_eq!(taken.unwrap_err().to_string(), format!("DNS cannot listen on {address}"));
     let wildcard = Config { listen: vec!["0.0.0.0:53".parse().unwrap()], ..Config::default() };
     assert!(matches!(start(wildcard), Err(StartError::Wildcard(_))));

@@ -5,9 +5,10 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dns::{Config, DomainName, Metrics, Names, RecordType, Transport, Upstreams};
 use hickory_proto::op::Message;
@@ -15,6 +16,11 @@ use support::{cluster, config};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
+
+/// Whether a query is the server's own, to find loops.
+fn is_probe(query: &[u8]) -> bool {
+    query.windows(13).any(|octets| octets == b"\x0cfairway-loop")
+}
 
 /// What an upstream sends back for a query: datagrams, or messages on the stream.
 type Play = dyn Fn(&[u8], Transport) -> Vec<Vec<u8>> + Send + Sync;
@@ -30,6 +36,11 @@ async fn upstream(play: impl Fn(&[u8], Transport) -> Vec<Vec<u8>> + Send + Sync 
         let mut buffer = [0; 4096];
         loop {
             let (length, client) = udp.recv_from(&mut buffer).await.unwrap();
+            if is_probe(&buffer[..length]) {
+                let name_error = reply(&buffer[..length], [0x81, 0x83], 0);
+                udp.send_to(&name_error, client).await.unwrap();
+                continue;
+            }
             for datagram in datagrams(&buffer[..length], Transport::Udp) {
                 udp.send_to(&datagram, client).await.unwrap();
             }
@@ -51,10 +62,19 @@ async fn upstream(play: impl Fn(&[u8], Transport) -> Vec<Vec<u8>> + Send + Sync 
 
 /// A server in front of these upstreams.
 fn serve(text: &str, upstreams: Vec<SocketAddr>) -> dns::Server {
+    serve_stubs(text, upstreams, BTreeMap::new())
+}
+
+/// The same, with others for some domains.
+fn serve_stubs(
+    text: &str,
+    upstreams: Vec<SocketAddr>,
+    stub_domains: BTreeMap<DomainName, Vec<SocketAddr>>,
+) -> dns::Server {
     let mut names = Names::new(config());
     names.learn(&cluster(text).snapshot(), &BTreeSet::new());
     let listen = vec!["127.0.0.1:0".parse().unwrap()];
-    let config = Config { listen, sockets: Vec::new(), upstreams: Upstreams::Fixed(upstreams) };
+    let config = Config { listen, upstreams: Upstreams::Fixed(upstreams), stub_domains, ..Config::default() };
     dns::start(config, &names.reader(), &Metrics::default(), &CancellationToken::new()).unwrap()
 }
 
@@ -208,7 +228,7 @@ async fn an_old_answer_is_given_when_upstreams_fail() {
     let failing = |query: &[u8], _| vec![reply(query, [0x81, 0x82], 0)];
     server.forwarder.replace(vec![upstream(failing).await]);
     tokio::time::pause();
-    tokio::time::advance(std::time::Duration::from_secs(2)).await;
+    tokio::time::advance(Duration::from_secs(2)).await;
     tokio::time::resume();
     let answer = Message::from_vec(&ask(&server, &name).await).unwrap();
     assert_eq!((answer.answers.len(), answer.answers[0].ttl), (1, 30));
@@ -346,4 +366,81 @@ async fn upstreams_can_be_replaced() {
     assert_eq!(code(&ask(&server, &query("www.example.com", None)).await), (2, 0));
     server.forwarder.replace(vec![upstream(|query, _| vec![reply(query, [0x81, 0x80], 1)]).await]);
     assert_eq!(code(&ask(&server, &query("www.example.com", None)).await), (0, 1));
+}
+
+#[tokio::test]
+async fn a_domain_can_have_upstreams_of_its_own() {
+    let with = |records| upstream(move |query: &[u8], _| vec![reply(query, [0x81, 0x80], records)]);
+    let domain = |text| DomainName::parse(text).unwrap();
+    let stubs = BTreeMap::from([
+        (domain("corp.example"), vec![with(2).await]),
+        (domain("lab.corp.example"), vec![with(3).await]),
+        (domain("cluster.local"), vec![with(4).await]),
+        (domain("dead.example"), Vec::new()),
+    ]);
+    let server = serve_stubs("", vec![with(1).await], stubs);
+    let cases = [
+        ("www.example.com", (0, 1)),
+        ("www.Corp.Example", (0, 2)),
+        ("corp.example", (0, 2)),
+        ("xcorp.example", (0, 1)),
+        ("a.b.LAB.corp.example", (0, 3)),
+        ("nope.cluster.local", (3, 0)),
+        ("www.dead.example", (2, 0)),
+    ];
+    for (name, expect) in cases {
+        assert_eq!(code(&ask(&server, &query(name, None)).await), expect, "{name}");
+    }
+}
+
+/// An upstream that asks `server` whatever it is asked, and counts.
+fn lead_back(upstream: UdpSocket, server: SocketAddr) -> Arc<Mutex<usize>> {
+    let seen = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&seen);
+    tokio::spawn(async move {
+        let back = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        back.connect(server).await.unwrap();
+        let (mut asked, mut answered) = ([0; 4096], [0; 4096]);
+        let mut clients = HashMap::new();
+        loop {
+            tokio::select! {
+                received = upstream.recv_from(&mut asked) => {
+                    let (length, client) = received.unwrap();
+                    *count.lock().unwrap() += 1;
+                    clients.insert([asked[0], asked[1]], client);
+                    back.send(&asked[..length]).await.unwrap();
+                }
+                received = back.recv(&mut answered) => {
+                    let length = received.unwrap();
+                    let client = clients[&[answered[0], answered[1]]];
+                    upstream.send_to(&answered[..length], client).await.unwrap();
+                }
+            }
+        }
+    });
+    seen
+}
+
+#[tokio::test]
+async fn a_loop_is_found_and_routed_around() {
+    let looping = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = looping.local_addr().unwrap();
+    let (good, _) = counting().await;
+    let server = serve("", vec![address, good]);
+    let seen = lead_back(looping, server.addresses[0]);
+    let found = async {
+        while server.forwarder.loops().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), found).await.unwrap();
+    assert_eq!(server.forwarder.loops(), [address], "and not the good one");
+    let before = *seen.lock().unwrap();
+    for number in 0..5 {
+        let name = format!("n{number}.example.com");
+        assert_eq!(code(&ask(&server, &query(&name, None)).await), (0, 1));
+    }
+    assert_eq!(*seen.lock().unwrap(), before, "it is not asked any more");
+    server.forwarder.replace(vec![address]);
+    assert_eq!(code(&ask(&server, &query("alone.example.com", None)).await), (2, 0), "a loop alone is none");
 }
