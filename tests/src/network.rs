@@ -66,6 +66,20 @@ impl Network {
         Ok(network)
     }
 
+    /// Gives the node's loopback another address. Twice is fine: two servers may share one.
+    ///
+    /// # Errors
+    /// It is no address.
+    pub(crate) fn add_to_loopback(&self, address: &str) -> Result<()> {
+        let single = if address.contains(':') { format!("{address}/128") } else { format!("{address}/32") };
+        let mut words = vec!["-n", &self.node, "address", "replace", &single, "dev", "lo"];
+        if address.contains(':') {
+            // Even here an IPv6 address is tentative until a kernel thread has looked at it.
+            words.push("nodad");
+        }
+        ip(&words)
+    }
+
     /// The file of the node's namespace.
     pub(crate) fn node_path(&self) -> PathBuf {
         path(&self.node)

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context, Result, bail};
 
 use crate::machine::{bound_concurrency, cgroup_root, program, root_or_skip};
-use crate::network::{Network, ip};
+use crate::network::Network;
 use crate::process::{self, Background, Finished};
 use crate::until::until;
 use crate::{Answers, Daemon, Flow, Kind};
@@ -222,22 +222,9 @@ impl Node {
     pub fn serve(&mut self, name: &str, addresses: &[&str], ports: &[(Kind, u16)]) -> Result<()> {
         let mut words = vec!["serve".to_owned(), "--name".to_owned(), name.to_owned()];
         for address in addresses {
-            let (host, bits) = if address.contains(':') {
-                (format!("[{address}]"), 128)
-            } else {
-                ((*address).to_owned(), 32)
-            };
+            let host = if address.contains(':') { format!("[{address}]") } else { (*address).to_owned() };
             if !is_loopback(address) {
-                // Twice is fine: two servers may share an address.
-                ip(&[
-                    "-n",
-                    &self.network.node,
-                    "address",
-                    "replace",
-                    &format!("{address}/{bits}"),
-                    "dev",
-                    "lo",
-                ])?;
+                self.network.add_to_loopback(address)?;
             }
             for (kind, port) in ports {
                 words.extend([format!("--{}", kind.word()), format!("{host}:{port}")]);
@@ -264,7 +251,7 @@ impl Node {
     /// It could not listen.
     pub fn echo(&mut self, listen: &str) -> Result<()> {
         let (address, _) = listen.rsplit_once(':').context("address:port")?;
-        ip(&["-n", &self.network.node, "address", "replace", &format!("{address}/32"), "dev", "lo"])?;
+        self.network.add_to_loopback(address)?;
         self.start_probe(&["echo".to_owned(), listen.to_owned()], &self.namespace())
     }
 

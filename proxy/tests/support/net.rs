@@ -10,7 +10,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Gives the loopback device another address.
 pub(crate) fn add_address(ip: &str) {
-    let prefix = if ip.contains(':') { 128 } else { 32 };
+    // Even on loopback an IPv6 address is tentative until a kernel thread has looked at it, unless asked not to.
+    let prefix = if ip.contains(':') { "128 nodad" } else { "32" };
     super::run(&format!("ip addr add {ip}/{prefix} dev lo"));
 }
 
