@@ -126,6 +126,7 @@ impl Asked<'_> {
             Node::Service(bundle) => self.service(bundle),
             Node::Port(bundle, position) => self.port(bundle, position),
             Node::Host(bundle, first, count) => self.host(bundle, first, count),
+            Node::Pod(address) => Step::Here(self.covered([Data::of_address(address)])),
             Node::Address(address, owners) => self.pointer(address, owners),
         }
     }

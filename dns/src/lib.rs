@@ -39,4 +39,4 @@ pub use respond::{Reply, Wait, respond};
 pub use server::{Bound, Config, Server, StartError, start};
 pub use upstreams::{Upstreams, choose};
 pub use wire::{Edns, Head, Rcode, Request, Transport};
-pub use zone::{Zone, ZoneConfig};
+pub use zone::{PodNames, Zone, ZoneConfig};

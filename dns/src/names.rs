@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use imbl::ordset;
+use imbl::{ordmap, ordset};
 use model::{ObjectName, Snapshot};
 use tokio::sync::watch;
 
@@ -106,6 +106,15 @@ impl Names {
             match item {
                 ordset::DiffItem::Add(name) => self.zone.set_namespace(name, true),
                 ordset::DiffItem::Remove(name) => self.zone.set_namespace(name, false),
+            }
+        }
+        for item in self.seen.pods.diff(&snapshot.pods) {
+            match item {
+                ordmap::DiffItem::Add(name, pod) => self.zone.set_pod(name, &[], &pod.addresses),
+                ordmap::DiffItem::Update { old: (name, old), new: (_, new) } => {
+                    self.zone.set_pod(name, &old.addresses, &new.addresses);
+                }
+                ordmap::DiffItem::Remove(name, pod) => self.zone.set_pod(name, &pod.addresses, &[]),
             }
         }
         self.seen = Arc::clone(snapshot);

@@ -3,9 +3,12 @@
 
 use crate::answer::{Answer, Found, answer};
 use crate::name::DomainName;
-use crate::record::{Record, RecordType};
+use crate::record::{CLASS_ANY, CLASS_IN, Data, Record, RecordType};
 use crate::wire::{self, Contents, Malformed, Rcode, Request, Transport};
 use crate::zone::Zone;
+
+/// What is said to ANY: the CPU "RFC8482", and no operating system.
+const ANY_HINFO: &[u8] = b"\x07RFC8482\0";
 
 /// What to do about a request.
 #[derive(Debug)]
@@ -64,6 +67,11 @@ pub fn respond(zone: &Zone, message: &[u8], transport: Transport, seed: u64) -> 
 
 /// What to do about a request that has been read.
 pub(crate) fn decide(zone: &Zone, request: Request, seed: u64) -> Reply {
+    if ![CLASS_IN, CLASS_ANY].contains(&request.question.class) {
+        // CHAOS has the versions of servers, ours and the upstreams' (RFC 4892): there is nothing to see. An
+        // error would make a libc wait.
+        return Reply::Send(wire::write(&request, &Contents::default()));
+    }
     let contents = match answer(zone, &request.question, seed) {
         Answer::NotYet => return Reply::Wait(request, Wait::Lists),
         Answer::Forward { chain, .. } if chain.is_empty() => return Reply::Wait(request, Wait::Upstream),
@@ -71,6 +79,11 @@ pub(crate) fn decide(zone: &Zone, request: Request, seed: u64) -> Reply {
         Answer::ServFail => {
             return Reply::Send(failure(&request, Rcode::SERV_FAIL, Some(extended::NOT_PROGRAMMED)));
         }
+        Answer::Found(found) if request.question.rtype == RecordType::ANY => Contents {
+            authoritative: true,
+            answers: vec![least(&request, found, zone.config().ttl)],
+            ..Contents::default()
+        },
         Answer::Found(Found { records, additional }) => {
             Contents { authoritative: true, answers: records, additional, ..Contents::default() }
         }
@@ -86,6 +99,17 @@ pub(crate) fn decide(zone: &Zone, request: Request, seed: u64) -> Reply {
         },
     };
     Reply::Send(wire::write(&request, &contents))
+}
+
+/// As little as can be said to ANY (RFC 8482, section 4.2), so that nobody is flooded with our records. An
+/// alias stays one: there is nothing else at its name.
+fn least(request: &Request, found: Found, ttl: u32) -> Record {
+    let alias = found.records.into_iter().next().filter(|record| record.data.rtype() == RecordType::CNAME);
+    alias.unwrap_or_else(|| Record {
+        owner: request.question.name.clone(),
+        ttl,
+        data: Data::Other { rtype: RecordType::HINFO, octets: ANY_HINFO.to_vec() },
+    })
 }
 
 /// An answer that is only a code.

@@ -31,6 +31,20 @@ pub struct ZoneConfig {
     pub reverse: Vec<IpNet>,
     /// The addresses of `ns.dns` in the cluster domain: those the server answers on.
     pub servers: Vec<IpAddr>,
+    /// Which names of pods exist.
+    pub pods: PodNames,
+}
+
+/// Which names like `10-244-0-5.shop.pod` exist, in the words of CoreDNS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PodNames {
+    /// None.
+    #[default]
+    Disabled,
+    /// All in a namespace that exists, whether there is such a pod or not.
+    Insecure,
+    /// Those of the pods that are watched.
+    Verified,
 }
 
 /// Every name of the cluster at one moment. Cloning is cheap.
@@ -40,10 +54,15 @@ pub struct Zone {
     services: HashMap<Box<[u8]>, Arc<Bundle>>,
     namespaces: HashMap<Box<[u8]>, Namespace>,
     /// Whose names an address leads back to.
-    owners: OrdMap<IpAddr, Vec<ObjectName>>,
+    owners: Owners,
+    /// Whose address an address is, where names of pods are verified.
+    pods: Owners,
     serial: u32,
     ready: bool,
 }
+
+/// To whom addresses belong, in order.
+type Owners = OrdMap<IpAddr, Vec<ObjectName>>;
 
 /// The configuration and the names made of it, which every lookup or negative answer needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,14 +114,16 @@ pub(crate) enum Node<'a> {
     Port(&'a Bundle, usize),
     /// The endpoints with one label of a headless service: position of the first, and how many.
     Host(&'a Bundle, usize, usize),
+    /// A pod, by its address.
+    Pod(IpAddr),
     /// An address with its owners.
     Address(IpAddr, &'a [ObjectName]),
 }
 
 impl ZoneConfig {
-    /// The usual one for a cluster domain: TTL 5, no reverse zones, no addresses of its own.
+    /// The usual one for a cluster domain: TTL 5, no reverse zones, no addresses of its own, no names of pods.
     pub fn new(domain: DomainName) -> Self {
-        Self { domain, ttl: 5, reverse: Vec::new(), servers: Vec::new() }
+        Self { domain, ttl: 5, reverse: Vec::new(), servers: Vec::new(), pods: PodNames::Disabled }
     }
 
     /// `service.namespace.svc` in the cluster domain; None where the two are no labels or too long.
@@ -135,6 +156,7 @@ impl Zone {
             services: HashMap::new(),
             namespaces: HashMap::new(),
             owners: OrdMap::new(),
+            pods: OrdMap::new(),
             serial: 0,
             ready: false,
         }
@@ -190,11 +212,18 @@ impl Zone {
             None => self.services.remove(&*key),
         };
         let removed = old.as_ref().map(|bundle| bundle.addresses()).unwrap_or_default();
-        self.reown(name, removed, added);
+        reown(&mut self.owners, name, removed, added);
         match (old.is_some(), exists) {
             (false, true) => self.change_namespace(&name.namespace, |namespace| namespace.services += 1),
             (true, false) => self.change_namespace(&name.namespace, |namespace| namespace.services -= 1),
             (true, true) | (false, false) => {}
+        }
+    }
+
+    /// Sets the addresses of a pod, which had others before.
+    pub(crate) fn set_pod(&mut self, name: &ObjectName, before: &[IpAddr], addresses: &[IpAddr]) {
+        if self.config().pods == PodNames::Verified {
+            reown(&mut self.pods, name, before.to_vec(), addresses.to_vec());
         }
     }
 
@@ -220,26 +249,6 @@ impl Zone {
         }
     }
 
-    fn reown(&mut self, name: &ObjectName, mut removed: Vec<IpAddr>, mut added: Vec<IpAddr>) {
-        for list in [&mut removed, &mut added] {
-            list.sort_unstable();
-            list.dedup();
-        }
-        for address in removed.iter().filter(|address| added.binary_search(address).is_err()) {
-            let Some(owners) = self.owners.get_mut(address) else { continue };
-            owners.retain(|owner| owner != name);
-            if owners.is_empty() {
-                self.owners.remove(address);
-            }
-        }
-        for address in added.iter().filter(|address| removed.binary_search(address).is_err()) {
-            let owners = self.owners.entry(*address).or_default();
-            if let Err(at) = owners.binary_search(name) {
-                owners.insert(at, name.clone());
-            }
-        }
-    }
-
     /// Where `name` stands.
     pub(crate) fn locate(&self, name: &DomainName) -> Place<'_> {
         let name = name.fold();
@@ -260,8 +269,9 @@ impl Zone {
         let Some(last) = above.checked_sub(1) else { return Node::Apex };
         match name.label(last) {
             b"svc" => self.in_services(name, last),
-            // Pod names are disabled, so `pod` has nothing below it; it exists as the schema's own word.
+            // Both are words of the schema, and exist whatever is below them.
             b"pod" | b"dns" if last == 0 => Node::Empty,
+            b"pod" => self.in_pods(name, last),
             b"dns" if last == 1 && name.label(0) == b"ns" => Node::Server,
             b"dns-version" if last == 0 => Node::Version,
             _ => Node::Missing,
@@ -286,6 +296,35 @@ impl Zone {
             3 => below_service(bundle, name.label(0)),
             4 => port_of(bundle, name.label(0), name.label(1)),
             _ => Node::Missing,
+        }
+    }
+
+    /// `above` labels stand left of `pod`.
+    fn in_pods(&self, name: &Folded, above: usize) -> Node<'_> {
+        if self.config().pods == PodNames::Disabled {
+            return Node::Missing;
+        }
+        if !self.ready {
+            return Node::NotYet;
+        }
+        let namespace = name.label(above - 1);
+        if !self.namespaces.contains_key(namespace) {
+            return Node::Missing;
+        }
+        let address = match above {
+            1 => return Node::Empty,
+            2 => dashed(name.label(0)),
+            _ => None,
+        };
+        let lives = |address: &IpAddr| {
+            let owners = self.pods.get(address).into_iter().flatten();
+            owners.into_iter().any(|pod| pod.namespace.as_bytes().eq_ignore_ascii_case(namespace))
+        };
+        match address {
+            Some(address) if self.config().pods == PodNames::Insecure || lives(&address) => {
+                Node::Pod(address)
+            }
+            Some(_) | None => Node::Missing,
         }
     }
 
@@ -321,6 +360,34 @@ impl Zone {
         let ttl = if negative { config.negative_ttl() } else { config.ttl };
         Record { owner: name.parent(cut.0), ttl, data: Data::Soa(soa) }
     }
+}
+
+/// Takes addresses from an owner and gives it others.
+fn reown(owners: &mut Owners, name: &ObjectName, mut removed: Vec<IpAddr>, mut added: Vec<IpAddr>) {
+    for list in [&mut removed, &mut added] {
+        list.sort_unstable();
+        list.dedup();
+    }
+    for address in removed.iter().filter(|address| added.binary_search(address).is_err()) {
+        let Some(names) = owners.get_mut(address) else { continue };
+        names.retain(|owner| owner != name);
+        if names.is_empty() {
+            owners.remove(address);
+        }
+    }
+    for address in added.iter().filter(|address| removed.binary_search(address).is_err()) {
+        let names = owners.entry(*address).or_default();
+        if let Err(at) = names.binary_search(name) {
+            names.insert(at, name.clone());
+        }
+    }
+}
+
+/// The address of a label such as `10-244-0-5` or `fd00--5`.
+fn dashed(label: &[u8]) -> Option<IpAddr> {
+    let label = std::str::from_utf8(label).ok()?;
+    let v4 = || label.replace('-', ".").parse().ok().map(IpAddr::V4);
+    v4().or_else(|| label.replace('-', ":").parse().ok().map(IpAddr::V6))
 }
 
 fn below_service<'a>(bundle: &'a Bundle, label: &[u8]) -> Node<'a> {

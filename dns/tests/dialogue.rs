@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
-use dns::{DomainName, Names, RecordType, Reply, Transport, Wait, lookup, respond};
+use dns::{DomainName, Names, PodNames, RecordType, Reply, Transport, Wait, ZoneConfig, lookup, respond};
 use hickory_proto::op::Message;
 use hickory_proto::rr::Record;
 use model::Cluster;
@@ -50,7 +50,7 @@ struct Stage {
 
 impl Stage {
     /// `+` and `-` change the cluster; `learn` and `forget` are the phases, with the services that could not
-    /// be programmed; `?` asks for a name and type, perhaps with a seed; `lookup` tries as a pod does.
+    /// be programmed; `pods` sets which names of pods exist; `?` asks for a name and type, perhaps with a seed; `lookup` tries as a pod does.
     fn act(&mut self, line: &str) -> String {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         match words[..] {
@@ -70,6 +70,17 @@ impl Stage {
             }
             ["restart"] => {
                 *self = Self { cluster: Cluster::new(), names: Names::new(config()) };
+                String::new()
+            }
+            ["pods", which] => {
+                let pods = match which {
+                    "disabled" => PodNames::Disabled,
+                    "insecure" => PodNames::Insecure,
+                    "verified" => PodNames::Verified,
+                    _ => panic!("no such names of pods: {which}"),
+                };
+                self.names = Names::new(ZoneConfig { pods, ..config() });
+                self.names.learn(&self.cluster.snapshot(), &BTreeSet::new());
                 String::new()
             }
             ["dump"] => self.names.reader().zone().dump(),

@@ -444,3 +444,32 @@ async fn a_loop_is_found_and_routed_around() {
     server.forwarder.replace(vec![address]);
     assert_eq!(code(&ask(&server, &query("alone.example.com", None)).await), (2, 0), "a loop alone is none");
 }
+
+/// Questions that follow one another on a stream without waiting; the slow one holds nobody up.
+#[tokio::test]
+async fn a_stream_is_pipelined() {
+    let silent = upstream(|_, _| Vec::new()).await;
+    let server = serve("+ service shop/web ip=10.96.0.20", vec![silent]);
+    let mut stream = tokio::net::TcpStream::connect(server.addresses[0]).await.unwrap();
+    let names = ["www.example.com", "web.shop.svc.cluster.local", "nope.shop.svc.cluster.local"];
+    let mut octets = Vec::new();
+    for (id, name) in names.iter().enumerate() {
+        let mut query = query(name, None);
+        query[1] = u8::try_from(id).unwrap();
+        octets.extend_from_slice(&u16::try_from(query.len()).unwrap().to_be_bytes());
+        octets.extend_from_slice(&query);
+    }
+    // The last octet comes alone: a message need not come in one piece.
+    let (last, first) = octets.split_last().unwrap();
+    stream.write_all(first).await.unwrap();
+    assert_eq!(next(&mut stream).await, (1, (0, 1)));
+    stream.write_all(&[*last]).await.unwrap();
+    assert_eq!(next(&mut stream).await, (2, (3, 0)));
+}
+
+/// The id's low octet, code and number of records of the next answer on a stream.
+async fn next(stream: &mut tokio::net::TcpStream) -> (u8, (u8, usize)) {
+    let mut answer = vec![0; stream.read_u16().await.unwrap().into()];
+    stream.read_exact(&mut answer).await.unwrap();
+    (answer[1], code(&answer))
+}

@@ -98,7 +98,26 @@ fn edns_is_answered_with_edns() {
     // BADVERS; the number is that of TSIG's BADSIG, which is how it is printed.
     check(&with(&opt(4096, 1, 0), 1), "BADSIG 1 questions 0 answers edns 0 1232 false");
     check(&with(&[opt(4096, 0, 0), opt(4096, 0, 0)].concat(), 2), "FormErr 0 questions 0 answers");
+    let mut options = opt(1232, 0, 0);
+    let at = options.len() - 1;
+    options[at] = 18;
+    // A cookie and an option that nobody knows.
+    options.extend_from_slice(&[0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0xfd, 0xe9, 0, 2, 1, 2]);
+    check(&with(&options, 1), "NoError 1 questions 1 answers edns 0 1232 false");
     check(&with(&opt(4096, 0, 0)[..9], 1), "FormErr 0 questions 0 answers");
+}
+
+/// Not even upstream's: nothing of another class is sent there.
+#[test]
+fn versions_are_hidden() {
+    let zone = zone("");
+    for name in ["version.bind", "hostname.bind", "id.server", "version.server", "web.shop.svc.cluster.local"]
+    {
+        let mut request = question(name, RecordType::TXT, RD, [1, 0, 0, 0], &[]);
+        *request.last_mut().unwrap() = 3;
+        let answer = answer(&zone, &request, Transport::Udp).unwrap();
+        assert_eq!((answer[3] & 15, answer.len()), (0, request.len()), "{name}: the question alone");
+    }
 }
 
 #[test]

@@ -3,14 +3,17 @@
 //!
 //! `+ service shop/web ip=10.96.0.20,fd00::20 ports=http:80/TCP,9/UDP elsewhere`,
 //! `+ service shop/db headless ports=pg:5432/TCP publish-not-ready`, `+ service shop/out external=example.com`,
-//! `+ slice shop/db-1 of=db ports=pg:5432/TCP at=10.244.0.5=db-0,10.244.0.7!`, `- service shop/web`
+//! `+ slice shop/db-1 of=db ports=pg:5432/TCP at=10.244.0.5=db-0,10.244.0.7!`, `- service shop/web`,
+//! `+ pod shop/web-1 ip=10.244.0.5`
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that is wrong must fail at once")]
 
+use std::collections::BTreeMap;
+
 use dns::{DomainName, ZoneConfig};
 use model::testing::{self, name};
-use model::{Cluster, Endpoint, EndpointSlice, Event, Kind, Object, ObjectName, Service};
+use model::{Cluster, Endpoint, EndpointSlice, Event, Kind, Object, ObjectName, Pod, Service};
 
 /// `cluster.local` with the usual ranges.
 pub(crate) fn config() -> ZoneConfig {
@@ -40,6 +43,8 @@ pub(crate) fn event(line: &str) -> Event {
         ("+", "namespace") => Event::Apply(Object::Namespace(text.into())),
         ("+", "service") => Event::Apply(service(text, &rest).into()),
         ("+", "slice") => Event::Apply(slice(&name(text), &rest).into()),
+        ("+", "pod") => Event::Apply(Object::Pod(pod(text, &rest))),
+        ("-", "pod") => Event::Delete(Kind::Pod, name(text)),
         ("-", "namespace") => Event::Delete(Kind::Namespace, ObjectName::cluster_scoped(text)),
         ("-", "service") => Event::Delete(Kind::Service, name(text)),
         ("-", "slice") => Event::Delete(Kind::EndpointSlice, name(text)),
@@ -56,6 +61,11 @@ fn service(text: &str, words: &[&str]) -> Service {
     };
     let service = list(words, "ports").into_iter().fold(service, Service::port);
     Service { publish_not_ready: has("publish-not-ready"), proxied_elsewhere: has("elsewhere"), ..service }
+}
+
+fn pod(text: &str, words: &[&str]) -> Pod {
+    let addresses = list(words, "ip").into_iter().map(|ip| ip.parse().unwrap()).collect();
+    Pod { name: name(text), addresses, labels: BTreeMap::new(), node: None, host_network: false }
 }
 
 fn slice(full_name: &ObjectName, words: &[&str]) -> EndpointSlice {
