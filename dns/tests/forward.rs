@@ -71,11 +71,20 @@ fn serve_stubs(
     upstreams: Vec<SocketAddr>,
     stub_domains: BTreeMap<DomainName, Vec<SocketAddr>>,
 ) -> dns::Server {
+    serve_counted(text, upstreams, stub_domains, &Metrics::default())
+}
+
+fn serve_counted(
+    text: &str,
+    upstreams: Vec<SocketAddr>,
+    stub_domains: BTreeMap<DomainName, Vec<SocketAddr>>,
+    metrics: &Metrics,
+) -> dns::Server {
     let mut names = Names::new(config());
     names.learn(&cluster(text).snapshot(), &BTreeSet::new());
     let listen = vec!["127.0.0.1:0".parse().unwrap()];
     let config = Config { listen, upstreams: Upstreams::Fixed(upstreams), stub_domains, ..Config::default() };
-    dns::start(config, &names.reader(), &Metrics::default(), &CancellationToken::new()).unwrap()
+    dns::start(config, &names.reader(), metrics, &CancellationToken::new()).unwrap()
 }
 
 /// A query with an OPT record where a payload is given.
@@ -472,4 +481,30 @@ async fn next(stream: &mut tokio::net::TcpStream) -> (u8, (u8, usize)) {
     let mut answer = vec![0; stream.read_u16().await.unwrap().into()];
     stream.read_exact(&mut answer).await.unwrap();
     (answer[1], code(&answer))
+}
+
+#[tokio::test]
+async fn what_the_cache_does_is_counted_under_the_names_of_coredns() {
+    let (metrics, mut registry) = (Metrics::default(), prometheus_client::registry::Registry::default());
+    metrics.register(&mut registry);
+    let (address, _) = counting().await;
+    let server = serve_counted("", vec![address], BTreeMap::new(), &metrics);
+    for name in ["www.example.com", "WWW.example.com", "other.example.com", "www.example.com"] {
+        ask(&server, &query(name, None)).await;
+    }
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let expect = [
+        "coredns_cache_requests_total 4",
+        "coredns_cache_hits_total{type=\"success\"} 2",
+        "coredns_cache_misses_total 2",
+        "coredns_cache_entries{type=\"success\"} 2",
+        "coredns_cache_entries{type=\"denial\"} 0",
+        "coredns_cache_served_stale_total 0",
+        "coredns_cache_prefetch_total 0",
+        "coredns_cache_evictions_total 0",
+    ];
+    for line in expect {
+        assert!(text.lines().any(|counted| counted == line), "{line} is missing in\n{text}");
+    }
 }
