@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dns::{Config, DomainName, Metrics, Names, RecordType, Transport, Upstreams};
+use dns::{Bound, Config, DomainName, Metrics, Names, RecordType, Transport, Upstreams};
 use hickory_proto::op::Message;
 use support::{cluster, config};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,12 +25,19 @@ fn is_probe(query: &[u8]) -> bool {
 /// What an upstream sends back for a query: datagrams, or messages on the stream.
 type Play = dyn Fn(&[u8], Transport) -> Vec<Vec<u8>> + Send + Sync;
 
+/// Sockets on a port that is free for both: one free for datagrams may be in use for a stream just now.
+fn bound() -> Bound {
+    (0..100).find_map(|_| Bound::bind("127.0.0.1:0".parse().unwrap()).ok()).unwrap()
+}
+
 /// An upstream on loopback, UDP and TCP.
 async fn upstream(play: impl Fn(&[u8], Transport) -> Vec<Vec<u8>> + Send + Sync + 'static) -> SocketAddr {
     let play: Arc<Play> = Arc::new(play);
-    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let Bound { udp, tcp } = bound();
+    udp.set_nonblocking(true).unwrap();
+    tcp.set_nonblocking(true).unwrap();
+    let (udp, tcp) = (UdpSocket::from_std(udp).unwrap(), TcpListener::from_std(tcp).unwrap());
     let address = udp.local_addr().unwrap();
-    let tcp = TcpListener::bind(address).await.unwrap();
     let datagrams = Arc::clone(&play);
     tokio::spawn(async move {
         let mut buffer = [0; 4096];
@@ -82,8 +89,9 @@ fn serve_counted(
 ) -> dns::Server {
     let mut names = Names::new(config());
     names.learn(&cluster(text).snapshot(), &BTreeSet::new());
-    let listen = vec!["127.0.0.1:0".parse().unwrap()];
-    let config = Config { listen, upstreams: Upstreams::Fixed(upstreams), stub_domains, ..Config::default() };
+    let sockets = vec![bound()];
+    let config =
+        Config { sockets, upstreams: Upstreams::Fixed(upstreams), stub_domains, ..Config::default() };
     dns::start(config, &names.reader(), metrics, &CancellationToken::new()).unwrap()
 }
 
