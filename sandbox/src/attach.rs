@@ -10,6 +10,8 @@ use ipnet::IpNet;
 
 use crate::attachment::{Attachment, End, LINK_GROUP, link_name, mac_address};
 use crate::bpf::{Pods, PodsError};
+use crate::clock::monotonic_seconds;
+use crate::detach::remove_unfinished;
 use crate::namespace::{NamespaceError, NetworkNamespace};
 use crate::netlink::{HostRoute, Link, Netlink, NetlinkError, Veth};
 use crate::range::candidates;
@@ -23,6 +25,9 @@ const GATEWAY6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
 /// The loopback link has this index in every namespace.
 pub(crate) const LOOPBACK: u32 = 1;
 
+/// A container id of this length leaves the alias room for everything but the pod's name.
+const IDENTITY_LIMIT: usize = 128;
+
 /// What to attach.
 pub struct AttachOptions<'a> {
     /// The pod's network namespace.
@@ -31,8 +36,8 @@ pub struct AttachOptions<'a> {
     pub container_id: &'a str,
     /// The name of the link inside the pod.
     pub ifname: &'a str,
-    /// The pod, for people and for the daemon.
-    pub pod: &'a PodId,
+    /// The pod, for people and for the daemon, where it is known.
+    pub pod: Option<&'a PodId>,
     /// The node's pod ranges: at most one of each family is used, the first.
     pub ranges: &'a [IpNet],
     /// The MTU of both ends.
@@ -52,6 +57,9 @@ pub enum AttachError {
         /// The link inside the pod.
         ifname: String,
     },
+    /// The pod has a link of that name, from somebody else.
+    #[error("the network namespace has a link {0} already")]
+    Occupied(String),
     /// Every address of the range is taken.
     #[error("no IP addresses available in {0}")]
     NoAddresses(IpNet),
@@ -78,7 +86,8 @@ pub enum AttachError {
 /// Attaches a pod to the network namespace of the calling thread.
 pub fn attach(options: &AttachOptions<'_>) -> Result<Attachment, AttachError> {
     for word in [options.container_id, options.ifname] {
-        if word.is_empty() || !word.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if word.is_empty() || word.len() > IDENTITY_LIMIT || !word.bytes().all(|byte| byte.is_ascii_graphic())
+        {
             return Err(AttachError::Identity(word.to_owned()));
         }
     }
@@ -88,8 +97,12 @@ pub fn attach(options: &AttachOptions<'_>) -> Result<Attachment, AttachError> {
     }
     let cookie = options.namespace.cookie()?;
     let mut node = Netlink::open()?;
+    let links = node.links()?;
+    remove_unfinished(&mut node, &links);
+    let taken = taken(&mut node, &links)?;
     let link = make_link(&mut node, options)?;
-    let result = fill(&mut node, options, &link, &ranges, cookie);
+    let result = take_addresses(&mut node, &ranges, link.index, &taken)
+        .and_then(|addresses| fill(&mut node, options, &link, addresses, cookie));
     if result.is_err() {
         // The host end holds all there is: its routes, its record and the end in the pod go with it.
         match node.delete_link(link.index) {
@@ -100,7 +113,7 @@ pub fn attach(options: &AttachOptions<'_>) -> Result<Attachment, AttachError> {
     result
 }
 
-fn ranges_used(ranges: &[IpNet]) -> Vec<IpNet> {
+pub(crate) fn ranges_used(ranges: &[IpNet]) -> Vec<IpNet> {
     let first = |want_v4: bool| ranges.iter().find(|range| range.addr().is_ipv4() == want_v4);
     first(true).into_iter().chain(first(false)).copied().collect()
 }
@@ -108,21 +121,24 @@ fn ranges_used(ranges: &[IpNet]) -> Vec<IpNet> {
 fn make_link(node: &mut Netlink, options: &AttachOptions<'_>) -> Result<Link, AttachError> {
     use std::os::fd::AsFd;
     let (id, ifname) = (options.container_id, options.ifname);
+    let name = link_name(id, ifname);
     let made = node.add_veth(&Veth {
-        name: &link_name(id, ifname),
+        name: &name,
         mac: mac_address(id, ifname, End::Host),
         peer_namespace: options.namespace.as_fd(),
         peer_name: ifname,
         peer_mac: mac_address(id, ifname, End::Pod),
         mtu: options.mtu,
         group: LINK_GROUP,
+        born: monotonic_seconds(),
     });
-    made.map_err(|error| {
-        if error.is_exists() {
+    made.map_err(|error| match error.is_exists() {
+        // The kernel does not say which end's name is taken.
+        true if node.link(&name).is_ok() => {
             AttachError::Exists { container_id: id.to_owned(), ifname: ifname.to_owned() }
-        } else {
-            error.into()
         }
+        true => AttachError::Occupied(ifname.to_owned()),
+        false => error.into(),
     })
 }
 
@@ -130,14 +146,9 @@ fn fill(
     node: &mut Netlink,
     options: &AttachOptions<'_>,
     link: &Link,
-    ranges: &[IpNet],
+    addresses: Vec<IpAddr>,
     cookie: u64,
 ) -> Result<Attachment, AttachError> {
-    let taken = taken(node)?;
-    let mut addresses = Vec::new();
-    for range in ranges {
-        addresses.push(take_address(node, *range, link.index, &taken)?);
-    }
     let attachment = Attachment {
         link: link.name.clone(),
         index: link.index,
@@ -145,7 +156,7 @@ fn fill(
         cookie,
         container_id: options.container_id.to_owned(),
         ifname: options.ifname.to_owned(),
-        pod: Some(options.pod.clone()),
+        pod: options.pod.cloned(),
     };
     node.set_alias(link.index, &attachment.alias())?;
     let pod_mac = mac_address(options.container_id, options.ifname, End::Pod);
@@ -164,11 +175,19 @@ fn fill(
 
 /// Addresses that must not be given out although no route may hold them: a link that was set down, or a
 /// restart of networkd, loses its routes but not its record; the node's own addresses have none.
-fn taken(node: &mut Netlink) -> Result<BTreeSet<IpAddr>, AttachError> {
-    let records = node.links()?;
-    let recorded = records.iter().filter_map(Attachment::of).flat_map(|attachment| attachment.addresses);
+pub(crate) fn taken(node: &mut Netlink, links: &[Link]) -> Result<BTreeSet<IpAddr>, NetlinkError> {
+    let recorded = links.iter().filter_map(Attachment::of).flat_map(|attachment| attachment.addresses);
     let own = node.addresses()?.into_iter().map(|(_, address, _)| address);
     Ok(recorded.chain(own).collect())
+}
+
+fn take_addresses(
+    node: &mut Netlink,
+    ranges: &[IpNet],
+    link: u32,
+    taken: &BTreeSet<IpAddr>,
+) -> Result<Vec<IpAddr>, AttachError> {
+    ranges.iter().map(|range| take_address(node, *range, link, taken)).collect()
 }
 
 fn take_address(
@@ -187,6 +206,11 @@ fn take_address(
     Err(AttachError::NoAddresses(range.trunc()))
 }
 
+/// Where a pod with that address sends what leaves it.
+pub(crate) const fn gateway(address: IpAddr) -> IpAddr {
+    if address.is_ipv4() { GATEWAY4 } else { GATEWAY6 }
+}
+
 /// What happens inside the pod.
 fn furnish(options: &AttachOptions<'_>, addresses: &[IpAddr]) -> Result<(), AttachError> {
     if addresses.iter().any(IpAddr::is_ipv6) {
@@ -201,7 +225,7 @@ fn furnish(options: &AttachOptions<'_>, addresses: &[IpAddr]) -> Result<(), Atta
     pod.set_up(link.index)?;
     let host_mac = mac_address(options.container_id, options.ifname, End::Host);
     for address in addresses {
-        let gateway = if address.is_ipv4() { GATEWAY4 } else { GATEWAY6 };
+        let gateway = gateway(*address);
         pod.add_neighbour(link.index, gateway, host_mac)?;
         pod.add_default_route(link.index, gateway)?;
     }

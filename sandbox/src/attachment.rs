@@ -13,6 +13,9 @@ const ALIAS_LIMIT: usize = 255;
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0100_0000_01b3;
 
+/// An ADD takes milliseconds: one that is older than this, in seconds, and not finished has been killed.
+const UNFINISHED_AFTER: u32 = 60;
+
 /// A pod's attachment to the node, as its host end tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
@@ -57,6 +60,12 @@ pub fn mac_address(container_id: &str, ifname: &str, end: End) -> MacAddress {
         End::Pod => e | 1,
     };
     MacAddress([0x02, a, b, c, d, last])
+}
+
+/// Whether a link is what an ADD that was killed has left: ours, without a record, and too old to become one.
+pub(crate) fn is_unfinished(link: &Link, now: u32) -> bool {
+    let ours = link.is_veth && link.group == LINK_GROUP;
+    ours && link.alias.is_none() && now.saturating_sub(link.born) > UNFINISHED_AFTER
 }
 
 impl Attachment {
@@ -146,6 +155,7 @@ mod tests {
             index: 7,
             name: "fw0".into(),
             group: LINK_GROUP,
+            born: 1000,
             alias: Some(alias.into()),
             mtu: 1500,
             mac: None,
@@ -189,6 +199,18 @@ mod tests {
         {
             assert_eq!(Attachment::of(&link(wrong)), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_old_link_without_a_record_is_unfinished() {
+        let bare = Link { alias: None, ..link("") };
+        assert!(is_unfinished(&bare, 1061));
+        assert!(!is_unfinished(&bare, 1060), "its ADD may still be at work");
+        assert!(!is_unfinished(&bare, 999), "born a moment after the clock was read");
+        assert!(!is_unfinished(&link(&example("web").alias()), 5000));
+        assert!(!is_unfinished(&link("by hand"), 5000), "somebody wrote something there");
+        assert!(!is_unfinished(&Link { group: 0, ..bare.clone() }, 5000));
+        assert!(!is_unfinished(&Link { is_veth: false, ..bare }, 5000));
     }
 
     #[test]

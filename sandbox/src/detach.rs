@@ -1,11 +1,14 @@
 //! DEL: takes an attachment back. Whatever is left of it, and whether or not anything is, it is gone
 //! afterwards; so it can be repeated, and needs no namespace. Also the list of what is attached.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::attach::forget_pod;
-use crate::attachment::{Attachment, LINK_GROUP, link_name};
-use crate::netlink::{HostRoute, Netlink, NetlinkError};
+use crate::attachment::{Attachment, LINK_GROUP, is_unfinished, link_name};
+use crate::clock::monotonic_seconds;
+use crate::netlink::{HostRoute, Link, Netlink, NetlinkError};
+use crate::sandbox::is_standalone;
 
 /// Detaches from the network namespace of the calling thread. Unknown is fine: the answer says whether there
 /// was anything.
@@ -26,6 +29,38 @@ pub fn detach(container_id: &str, ifname: &str, bpf_dir: Option<&Path>) -> Resul
     }
     ignore_missing(node.delete_link(link.index))?;
     Ok(true)
+}
+
+/// Whose attachment is whose: container id and name of the link inside the pod.
+pub type Identity = (String, String);
+
+/// Detaches whatever is not in `valid`, but for the pods that `fairway sandbox` runs: they are not the container
+/// runtime's. An ADD that may still be at work is left alone.
+pub fn collect(valid: &BTreeSet<Identity>, bpf_dir: Option<&Path>) -> Result<(), NetlinkError> {
+    let mut node = Netlink::open()?;
+    let links = node.links()?;
+    remove_unfinished(&mut node, &links);
+    let mut outcome = Ok(());
+    for attachment in links.iter().filter_map(Attachment::of) {
+        let identity = (attachment.container_id, attachment.ifname);
+        if valid.contains(&identity) || is_standalone(&identity.0) {
+            continue;
+        }
+        // One that cannot be detached does not keep the others.
+        outcome = detach(&identity.0, &identity.1, bpf_dir).map(|_| ()).and(outcome);
+    }
+    outcome
+}
+
+/// Removes what killed ADDs have left.
+pub(crate) fn remove_unfinished(node: &mut Netlink, links: &[Link]) {
+    let now = monotonic_seconds();
+    for link in links.iter().filter(|link| is_unfinished(link, now)) {
+        tracing::warn!(link = link.name, "removing what an unfinished ADD has left");
+        if let Err(error) = ignore_missing(node.delete_link(link.index)) {
+            tracing::warn!(link = link.name, %error, "an unfinished ADD stays");
+        }
+    }
 }
 
 /// Every attachment in the network namespace of the calling thread, in the order of the links' indices.

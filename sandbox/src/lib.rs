@@ -5,6 +5,9 @@ mod attach;
 mod attachment;
 mod bpf;
 mod cgroup;
+mod check;
+mod clock;
+mod cni;
 mod container;
 mod detach;
 mod detached;
@@ -33,8 +36,13 @@ pub use attach::{AttachError, AttachOptions, attach};
 pub use attachment::{Attachment, End, LINK_GROUP, link_name, mac_address};
 pub use bpf::{PodValue, Pods, PodsError, pod_value};
 pub use cgroup::CgroupError;
+pub use check::{CheckError, Findings, StatusError, check, status};
+pub use cni::conflist::{
+    CNI_PROGRAM, CONFLIST, CniConfig, InstallError, install_cni_program, write_conflist,
+};
+pub use cni::run_cni;
 pub use container::ContainerError;
-pub use detach::{attachments, detach};
+pub use detach::{Identity, attachments, collect, detach};
 pub use detached::{Detached, is_detached, run_detached};
 pub use directory::{DirectoryError, records};
 pub use environment::{Variable, environment, expand, service_environment};

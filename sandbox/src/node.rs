@@ -10,8 +10,8 @@ use crate::sysctl::{self, SysctlError};
 /// The MTU of a node without an uplink.
 const ETHERNET_MTU: u32 = 1500;
 /// Any address of the outside world: only the choice of a source is asked for, nothing is sent.
-const OUTSIDE4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-const OUTSIDE6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+pub(crate) const OUTSIDE4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+pub(crate) const OUTSIDE6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 
 /// Lets the node forward between its pods and the world, for the families of its pod ranges.
 pub fn enable_forwarding(ranges: &[ipnet::IpNet]) -> Result<(), SysctlError> {

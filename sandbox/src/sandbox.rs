@@ -77,6 +77,12 @@ pub(crate) fn container_id(pod: &PodId) -> String {
     link_name(&directory_name(pod), "pod")
 }
 
+/// Whether an attachment's container id is one of [`container_id`]: as long as a link's name, with letters that no
+/// runtime's id has.
+pub(crate) fn is_standalone(container_id: &str) -> bool {
+    container_id.len() == link_name("", "").len() && container_id.starts_with("fw")
+}
+
 /// Takes away what a runner that was killed has left of a pod, except for its directory. The calling thread is in
 /// the node's network namespace.
 pub(crate) fn clean(pod: &PodId, cgroup: &Path, bpf_dir: &Path) -> Result<(), SandboxError> {
@@ -189,7 +195,7 @@ impl Sandbox {
             namespace: &namespace,
             container_id: &self.container_id,
             ifname: IFNAME,
-            pod: options.pod,
+            pod: Some(options.pod),
             ranges: &options.settings.pod_cidrs,
             mtu: options.settings.mtu,
             bpf_dir: Some(&options.settings.bpf_dir),

@@ -51,7 +51,7 @@ impl Node {
                 namespace: pod,
                 container_id: id,
                 ifname: "eth0",
-                pod: &name,
+                pod: Some(&name),
                 ranges: &ranges,
                 mtu: 1500,
                 bpf_dir: self.bpf_dir.as_deref(),

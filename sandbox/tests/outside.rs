@@ -45,6 +45,7 @@ fn world(range: &str, node_address: &str, outside_address: &str) -> Option<World
             peer_mac: MacAddress([2, 0, 0, 0, 0, 2]),
             mtu: 1500,
             group: 0,
+            born: 1,
         })
         .unwrap();
     let mut far = Netlink::open_in(&outside).unwrap();
@@ -65,7 +66,7 @@ fn world(range: &str, node_address: &str, outside_address: &str) -> Option<World
             namespace: &pod,
             container_id: "web",
             ifname: "eth0",
-            pod: &name,
+            pod: Some(&name),
             ranges: &ranges,
             mtu: 1500,
             bpf_dir: None,

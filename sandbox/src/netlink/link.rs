@@ -32,6 +32,8 @@ pub struct Veth<'a> {
     pub mtu: u32,
     /// The link group of the end here.
     pub group: u32,
+    /// When the link is made, in seconds of CLOCK_MONOTONIC: see [`Link::born`].
+    pub born: u32,
 }
 
 /// A link as the kernel shows it.
@@ -43,6 +45,9 @@ pub struct Link {
     pub name: String,
     /// Its group.
     pub group: u32,
+    /// For our links, when it was made, in seconds of CLOCK_MONOTONIC. The kernel keeps no such time; this is
+    /// the length of the transmit queue, which a veth does not have and which can be given at birth.
+    pub born: u32,
     /// Its alias, where set.
     pub alias: Option<String>,
     /// Its MTU.
@@ -74,6 +79,7 @@ impl Netlink {
             LinkAttribute::Mtu(veth.mtu),
             LinkAttribute::Address(veth.mac.0.to_vec()),
             LinkAttribute::Group(veth.group),
+            LinkAttribute::TxQueueLen(veth.born),
             LinkAttribute::LinkInfo(vec![
                 LinkInfo::Kind(InfoKind::Veth),
                 LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
@@ -135,6 +141,7 @@ fn to_link(message: &RouteNetlinkMessage) -> Option<Link> {
         index: message.header.index,
         name: String::new(),
         group: 0,
+        born: 0,
         alias: None,
         mtu: 0,
         mac: None,
@@ -145,6 +152,7 @@ fn to_link(message: &RouteNetlinkMessage) -> Option<Link> {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Group(group) => link.group = *group,
+            LinkAttribute::TxQueueLen(born) => link.born = *born,
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(bytes) => link.mac = <[u8; 6]>::try_from(&bytes[..]).ok().map(MacAddress),
