@@ -1,4 +1,5 @@
-//! The clock that no one can set. Called by attach, detach and status.
+//! The clock that no one can set, in whole seconds. Called by attach, detach and status; nothing here is a time
+//! of day.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The CNI plug-in as a container runtime sees it: each line of the specification on the real program.
+//! The CNI plug-in as a container runtime sees it: each line of the specification on the real program, in network
+//! namespaces of its own.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "the helpers of tests are tests too")]
 

@@ -1,4 +1,5 @@
-//! The CNI plug-in in numbers and under fire: many at once, many in a row, killed at every step.
+//! The CNI plug-in in numbers and under fire: many at once, many in a row, killed at every step. The tests run
+//! one at a time, for each counts what is left.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "the helpers of tests are tests too")]
 

@@ -1,4 +1,5 @@
-//! The cache without a clock: times are offsets from a start.
+//! The cache without a clock: times are offsets from a start. What the server does with a hit or a miss is tested
+//! over sockets, in `tests/forward.rs`.
 
 use super::*;
 use crate::wire::{Rcode, Transport};

@@ -1,4 +1,5 @@
-//! The result of ADD, as each version of the specification wants it.
+//! The result of ADD, as each version of the specification wants it. Pure; `commands` fills it in, and nothing
+//! reads it back but the runtime.
 
 use serde_json::{Map, Value, json};
 

@@ -1,4 +1,5 @@
-//! What each command of the specification does, in terms of attach, detach and check.
+//! What each command of the specification does, in terms of attach, detach and check. It parses nothing and
+//! prints nothing: `request` came before, `answer` and `failure` come after.
 
 use std::path::Path;
 

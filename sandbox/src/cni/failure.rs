@@ -1,4 +1,5 @@
 //! What the plug-in answers when it cannot do what it was asked: a code of the CNI specification and a sentence.
+//! Every error of the crate that can reach a runtime has its code here.
 
 use serde_json::{Value, json};
 
