@@ -54,7 +54,7 @@ fn capabilities() -> Result<String, String> {
     let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
     let has = |capability: u32| effective & (1 << capability) != 0;
     let lacks = |(capability, _, stood_for): &(u32, &str, bool)| {
-        !has(*capability) && !(*stood_for && has(CAP_SYS_ADMIN))
+        !(has(*capability) || *stood_for && has(CAP_SYS_ADMIN))
     };
     let missing: Vec<&str> = NEEDED.iter().filter(|needed| lacks(needed)).map(|(_, name, _)| *name).collect();
     if missing.is_empty() {
