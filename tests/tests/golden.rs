@@ -3,6 +3,8 @@
 //! `golden/NAME.yaml` has the steps, `golden/NAME.txt` what comes out; `UPDATE_EXPECT=1` writes the latter anew.
 //! After every step the result must also be that of a fresh start: there is one path.
 
+#![expect(clippy::unwrap_used, reason = "a golden file that is wrong must fail at once")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
