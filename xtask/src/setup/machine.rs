@@ -35,10 +35,6 @@ impl Machine {
         })
     }
 
-    pub(crate) fn is_root(&self) -> bool {
-        self.root
-    }
-
     pub(crate) fn is_debian(&self) -> bool {
         Path::new("/usr/bin/apt-get").exists()
             && self.os_release.lines().any(|line| {
@@ -61,7 +57,7 @@ impl Machine {
     pub(crate) fn refuse_if_unfit(&self) -> Result<()> {
         if !self.root {
             bail!(
-                "not root: namespaces and BPF programs need it, so run this again as root (or with sudo -E)"
+                "not root: packages, namespaces and BPF programs need it, so run this again as root (or with sudo -E)"
             );
         }
         if !at_least(&self.kernel, (6, 1)) {

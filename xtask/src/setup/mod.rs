@@ -32,11 +32,11 @@ pub(crate) fn run() -> Result<ExitCode> {
 pub(crate) fn ensure() -> Result<usize> {
     let started = Instant::now();
     let machine = Machine::look()?;
+    machine.refuse_if_unfit()?;
     let mut steps = 0;
     steps += install_packages(&machine)?;
     steps += install_bpf_linker(&machine)?;
     steps += mount_bpffs(&machine)?;
-    machine.refuse_if_unfit()?;
     for note in machine.notes() {
         say::line(format!("set-up: {note}"));
     }
@@ -56,12 +56,6 @@ fn install_packages(machine: &Machine) -> Result<usize> {
         let tools: Vec<String> =
             missing.iter().map(|package| format!("{} ({})", package.elsewhere, package.why)).collect();
         bail!("this is not Debian, so install these yourself and run this again: {}", tools.join("; "));
-    }
-    if !machine.is_root() {
-        bail!(
-            "not root, so these packages cannot be installed: run as root, or `sudo apt-get install {}`",
-            names.join(" ")
-        );
     }
     say::line("set-up: Debian packages that are missing (1 to 4 minutes, once)");
     for package in &missing {
@@ -111,11 +105,6 @@ fn install_bpf_linker(machine: &Machine) -> Result<usize> {
 fn mount_bpffs(machine: &Machine) -> Result<usize> {
     if machine.has_bpffs() {
         return Ok(0);
-    }
-    if !machine.is_root() {
-        bail!(
-            "not root, so the BPF file system cannot be mounted: run as root, or `sudo mount -t bpf bpf /sys/fs/bpf`"
-        );
     }
     say::line("set-up: mounting the BPF file system at /sys/fs/bpf (where maps outlive the daemon)");
     let mut mount = Command::new("mount");
