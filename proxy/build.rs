@@ -17,7 +17,9 @@ struct Toolchain {
 }
 
 fn main() -> ExitCode {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+    // Read now, not when this was compiled: a shared target directory serves more than one checkout.
+    let package = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+    let root = Path::new(&package).parent().unwrap_or(Path::new("."));
     for path in ["ebpf/src", "ebpf/Cargo.toml", "Cargo.lock", "proxy/build.rs"] {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
