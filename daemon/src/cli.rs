@@ -215,6 +215,9 @@ pub struct SandboxRunArgs {
     /// A line of /etc/hosts.
     #[arg(long, value_name = "IP=NAME,NAME")]
     pub host_alias: Vec<String>,
+    /// A port of the node that leads to one of the pod.
+    #[arg(long, value_name = "[[IP:]PORT:]CONTAINER-PORT[/PROTOCOL]")]
+    pub publish: Vec<String>,
     /// DNS policy: ClusterFirst, ClusterFirstWithHostNet, Default or None.
     #[arg(long, value_name = "POLICY")]
     pub dns_policy: Option<String>,

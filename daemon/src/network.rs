@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
-use sandbox::{ClusterDns, DnsPolicy, Masquerade, Pods};
+use sandbox::{ClusterDns, DnsPolicy, Masquerade};
 
 use crate::cli::{PlaceArgs, RunArgs};
 use crate::facts::Facts;
@@ -66,11 +66,8 @@ pub(crate) fn open(args: &RunArgs, facts: &Facts, pod_cidrs: &[IpNet], dns: &[Ip
         dns: dns.to_vec(),
     };
     masquerade.apply().context("cannot install the masquerade rule")?;
-    let pods = Pods::open(&args.place.bpf_dir).context("cannot open the map of pods")?;
     for attachment in sandbox::attachments().context("cannot list the links of sandboxes")? {
-        if let Some(pods) = &pods {
-            pods.insert(attachment.cookie, &attachment.addresses).context("cannot fill the map of pods")?;
-        }
+        sandbox::tell(&args.place.bpf_dir, &attachment).context("cannot fill the map of pods")?;
     }
     Ok(())
 }

@@ -9,9 +9,11 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use crate::attachment::{Attachment, End, LINK_GROUP, link_name, mac_address};
-use crate::bpf::{Pods, PodsError};
+use crate::bpf::{HostPorts, MapError};
 use crate::clock::monotonic_seconds;
 use crate::detach::remove_unfinished;
+use crate::host_port::{self, HostPort, HostPortError};
+use crate::maps::{forget, tell};
 use crate::namespace::{NamespaceError, NetworkNamespace};
 use crate::netlink::{HostRoute, Link, Netlink, NetlinkError, Veth};
 use crate::range::candidates;
@@ -44,6 +46,8 @@ pub struct AttachOptions<'a> {
     pub mtu: u32,
     /// Where the daemon pins its maps; None leaves the maps to the daemon.
     pub bpf_dir: Option<&'a Path>,
+    /// The ports of the node that lead to the pod.
+    pub host_ports: &'a [HostPort],
 }
 
 /// Why an ADD failed. Nothing of it is left.
@@ -77,7 +81,10 @@ pub enum AttachError {
     Netlink(#[from] NetlinkError),
     /// The kernel programs could not be told.
     #[error(transparent)]
-    Pods(#[from] PodsError),
+    Map(#[from] MapError),
+    /// A port of the node cannot lead to the pod.
+    #[error(transparent)]
+    HostPort(#[from] HostPortError),
     /// A setting of the pod's namespace could not be made.
     #[error(transparent)]
     Sysctl(#[from] sysctl::SysctlError),
@@ -163,11 +170,11 @@ fn fill(
     for address in &attachment.addresses {
         node.add_neighbour(link.index, *address, pod_mac)?;
     }
-    if let Some(pods) = options.bpf_dir.map(Pods::open).transpose()?.flatten() {
-        pods.insert(cookie, &attachment.addresses)?;
-    }
-    if let Err(error) = furnish(options, &attachment.addresses) {
-        forget_pod(options.bpf_dir, cookie);
+    let done = options.bpf_dir.map_or(Ok(()), |bpf_dir| tell(bpf_dir, &attachment));
+    let done = done.map_err(AttachError::from).and_then(|()| furnish(options, &attachment.addresses));
+    // Last, so that a port leads to a pod that can answer.
+    if let Err(error) = done.and_then(|()| take_host_ports(node, options, &attachment)) {
+        forget(options.bpf_dir, link.index, Some(cookie));
         return Err(error);
     }
     Ok(attachment)
@@ -232,13 +239,15 @@ fn furnish(options: &AttachOptions<'_>, addresses: &[IpAddr]) -> Result<(), Atta
     Ok(())
 }
 
-/// Takes a pod out of the programs' map, as far as that is possible.
-pub(crate) fn forget_pod(bpf_dir: Option<&Path>, cookie: u64) {
-    let removed = bpf_dir.map(Pods::open).transpose().map(Option::flatten).and_then(|pods| match pods {
-        Some(pods) => pods.remove(cookie),
-        None => Ok(()),
-    });
-    if let Err(error) = removed {
-        tracing::warn!(cookie, %error, "a pod stays in the map");
+fn take_host_ports(
+    node: &mut Netlink,
+    options: &AttachOptions<'_>,
+    attachment: &Attachment,
+) -> Result<(), AttachError> {
+    if options.host_ports.is_empty() {
+        return Ok(());
     }
+    let map = options.bpf_dir.map(HostPorts::open).transpose()?.flatten();
+    let pod = (attachment.index, attachment.addresses.as_slice());
+    Ok(host_port::take(node, map.as_ref(), options.host_ports, pod)?)
 }

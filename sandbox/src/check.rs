@@ -9,8 +9,9 @@ use ipnet::IpNet;
 
 use crate::attach::{ranges_used, taken};
 use crate::attachment::{Attachment, LINK_GROUP, link_name};
-use crate::bpf::{Pods, PodsError, heartbeat, programs_run};
+use crate::bpf::{MapError, heartbeat, programs_run};
 use crate::clock::monotonic;
+use crate::maps::is_told;
 use crate::namespace::{NamespaceError, NetworkNamespace};
 use crate::netlink::{HostRoute, Link, Netlink, NetlinkError};
 use crate::node::{OUTSIDE4, OUTSIDE6};
@@ -39,7 +40,7 @@ pub enum CheckError {
     Netlink(#[from] NetlinkError),
     /// The map of the kernel programs did not answer.
     #[error(transparent)]
-    Pods(#[from] PodsError),
+    Map(#[from] MapError),
 }
 
 /// Why the next pod could not be attached, or the attached ones are not served.
@@ -94,8 +95,8 @@ pub fn check(
     let lost = |address: &&_| !routes.contains(&HostRoute { address: **address, link: link.index });
     findings.missing.extend(attachment.addresses.iter().filter(lost).map(|ip| format!("route of {ip}")));
     findings.missing.extend(missing_inside(namespace, &attachment)?);
-    if let Some(pods) = bpf_dir.map(Pods::open).transpose()?.flatten()
-        && !pods.contains(attachment.cookie)?
+    if let Some(bpf_dir) = bpf_dir
+        && !is_told(bpf_dir, &attachment)?
     {
         findings.missing.push("entry in the map of pods".to_owned());
     }

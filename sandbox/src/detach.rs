@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::attach::forget_pod;
 use crate::attachment::{Attachment, LINK_GROUP, is_unfinished, link_name};
 use crate::clock::monotonic_seconds;
+use crate::maps::{forget, prune};
 use crate::netlink::{HostRoute, Link, Netlink, NetlinkError};
 use crate::sandbox::is_standalone;
 
@@ -18,11 +18,18 @@ pub fn detach(container_id: &str, ifname: &str, bpf_dir: Option<&Path>) -> Resul
         Ok(link) if link.is_veth && link.group == LINK_GROUP => link,
         // Somebody else's link of that name is not ours to delete.
         Ok(_) => return Ok(false),
-        Err(error) if error.is_missing() => return Ok(false),
+        Err(error) if error.is_missing() => {
+            // It may have gone with the pod's namespace, and left what the maps say of it.
+            if let Some(Err(error)) = bpf_dir.map(prune) {
+                tracing::warn!(%error, "what the maps say of pods that are gone stays until the daemon looks");
+            }
+            return Ok(false);
+        }
         Err(error) => return Err(error),
     };
-    if let Some(attachment) = Attachment::of(&link) {
-        forget_pod(bpf_dir, attachment.cookie);
+    let attachment = Attachment::of(&link);
+    forget(bpf_dir, link.index, attachment.as_ref().map(|attachment| attachment.cookie));
+    if let Some(attachment) = attachment {
         for address in attachment.addresses {
             ignore_missing(node.delete_host_route(HostRoute { address, link: link.index }))?;
         }

@@ -15,9 +15,11 @@ mod directory;
 mod environment;
 mod exec;
 mod files;
+mod host_port;
 mod launch;
 mod life;
 mod manifest;
+mod maps;
 mod masquerade;
 mod names;
 mod namespace;
@@ -34,7 +36,7 @@ mod sysctl;
 
 pub use attach::{AttachError, AttachOptions, attach};
 pub use attachment::{Attachment, End, LINK_GROUP, link_name, mac_address};
-pub use bpf::{PodValue, Pods, PodsError, pod_value};
+pub use bpf::{MapError, PodValue, pod_value};
 pub use cgroup::CgroupError;
 pub use check::{CheckError, Findings, StatusError, check, status};
 pub use cni::conflist::{
@@ -51,11 +53,13 @@ pub use files::{
     ClusterDns, DnsConfig, DnsOption, DnsPolicy, HostAlias, hostname, hosts, hosts_on_host_network,
     resolv_conf, upstreams,
 };
+pub use host_port::{HostPort, HostPortError, HostProtocol};
 pub use launch::LaunchError;
 pub use manifest::{
     Container, EmptyDir, EnvVar, FieldRef, HostPath, Manifest, ManifestError, Metadata, Naming, Pod, PodPort,
     PortProtocol, ValueFrom, Volume, VolumeMount, Work, read_pod,
 };
+pub use maps::{PruneError, prune, tell};
 pub use masquerade::{Masquerade, remove_masquerade};
 pub use namespace::{NamespaceError, NetworkNamespace, current_cookie};
 pub use netlink::{HostRoute, Link, MacAddress, Netlink, NetlinkError, Veth};

@@ -9,8 +9,9 @@ use crate::container::{ContainerError, Surroundings};
 use crate::detached::{self, Notice};
 use crate::directory::{DirectoryError, Lock, PodDirectory};
 use crate::files::{ClusterDns, DnsConfig, hostname, hosts, hosts_on_host_network, resolv_conf};
+use crate::host_port::HostPort;
 use crate::life::Life;
-use crate::manifest::{Container, Pod};
+use crate::manifest::{Container, Pod, PortProtocol};
 use crate::namespace::{NamespaceError, NetworkNamespace};
 use crate::record::{PodId, Record};
 use crate::sandbox::{Sandbox, SandboxError, SandboxOptions, clean};
@@ -25,6 +26,8 @@ pub struct RunOptions {
     pub pod: Pod,
     /// The directory that containers see as `/`; None is the root of this machine.
     pub rootfs: Option<PathBuf>,
+    /// Ports of the node that lead to the pod, besides those of its containers.
+    pub publish: Vec<HostPort>,
 }
 
 /// Why a pod did not run, or how it ended.
@@ -113,7 +116,7 @@ pub fn notices(pod: &Pod, without_effect: &[String], rootfs: Option<&std::path::
         lines.push(format!("images are not pulled: the containers run in {root}"));
     }
     let mut fields = without_effect.to_vec();
-    fields.extend(unused_host_ports(pod));
+    fields.extend(host_ports_without_effect(pod));
     fields.sort();
     if !fields.is_empty() {
         lines.push(format!("without effect here: {}", fields.join(", ")));
@@ -121,15 +124,17 @@ pub fn notices(pod: &Pod, without_effect: &[String], rootfs: Option<&std::path::
     lines
 }
 
-/// On the node's own network a hostPort is the container's port already.
-fn unused_host_ports(pod: &Pod) -> Vec<String> {
+/// The hooks lead TCP and UDP. On the node's own network a hostPort is the container's port already.
+fn host_ports_without_effect(pod: &Pod) -> Vec<String> {
     if pod.work.host_network {
         return Vec::new();
     }
     let of = |list: &str, containers: &[Container]| -> Vec<String> {
         let each = containers.iter().enumerate().flat_map(|(index, container)| {
-            let published = container.ports.iter().enumerate().filter(|(_, port)| port.host_port.is_some());
-            published.map(move |(port, _)| format!("spec.{list}[{index}].ports[{port}].hostPort (not yet)"))
+            let ports = container.ports.iter().enumerate();
+            let unled =
+                ports.filter(|(_, port)| port.host_port.is_some() && port.protocol == PortProtocol::Sctp);
+            unled.map(move |(port, _)| format!("spec.{list}[{index}].ports[{port}].hostPort (SCTP)"))
         });
         each.collect()
     };
@@ -167,6 +172,7 @@ fn claimed(
         pod: &pod.id(),
         settings,
         hostname: &hostname,
+        host_ports: &[pod.host_ports(), options.publish.clone()].concat(),
         host_network: pod.work.host_network,
         share_processes: pod.work.share_process_namespace,
     });

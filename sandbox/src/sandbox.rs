@@ -19,6 +19,7 @@ use crate::attachment::link_name;
 use crate::cgroup::{CgroupError, PodCgroup};
 use crate::detach::detach;
 use crate::directory::directory_name;
+use crate::host_port::HostPort;
 use crate::launch::{Entry, Launch, LaunchError, path_of};
 use crate::namespace::{NamespaceError, NetworkNamespace};
 use crate::pause;
@@ -53,6 +54,7 @@ pub(crate) struct SandboxOptions<'a> {
     pub(crate) pod: &'a PodId,
     pub(crate) settings: &'a Settings,
     pub(crate) hostname: &'a str,
+    pub(crate) host_ports: &'a [HostPort],
     pub(crate) host_network: bool,
     pub(crate) share_processes: bool,
 }
@@ -199,6 +201,7 @@ impl Sandbox {
             ranges: &options.settings.pod_cidrs,
             mtu: options.settings.mtu,
             bpf_dir: Some(&options.settings.bpf_dir),
+            host_ports: options.host_ports,
         })?;
         self.attached = true;
         self.addresses = attachment.addresses;

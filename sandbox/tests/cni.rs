@@ -115,8 +115,8 @@ fn the_configuration_is_checked() {
     add("mtu", json!(-1)).fails(7, "mtu: -1 is not a number of bytes");
     add("bpfDir", json!(1)).fails(7, "bpfDir: 1 is not text");
     let mapping = json!({"containerPort": 80, "hostPort": 8080});
-    let message = format!("runtimeConfig.portMappings is not supported: {mapping}");
-    add("runtimeConfig", json!({"portMappings": [mapping]})).fails(2, &message);
+    let message = "hostPort 8080/TCP: there is no map for it yet: the daemon has not started on this node";
+    add("runtimeConfig", json!({"portMappings": [mapping]})).fails(11, message);
     assert!(node.is_empty());
     let harmless = add("runtimeConfig", json!({"portMappings": [{"ContainerPort": 80, "HostPort": 0}]}));
     assert_eq!(harmless.code, Some(0), "{harmless:?}");
@@ -358,6 +358,7 @@ fn garbage_is_collected_and_nothing_else() {
         ranges: &ranges,
         mtu: 1400,
         bpf_dir: None,
+        host_ports: &[],
     };
     node.run(|| attach(&options)).unwrap();
     let now = monotonic_seconds();

@@ -100,7 +100,7 @@ impl Pins {
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        for name in ["node", "pods", "link_ingress"] {
+        for name in ["node", "pods", "hostports", "frontends", "link_ingress"] {
             let _ = fs::remove_file(self.folder.join("v1").join(name));
         }
         let _ = fs::remove_dir(self.folder.join("v1"));
@@ -155,6 +155,46 @@ fn status_tells_whether_the_daemon_and_its_programs_are_alive() {
     }
 }
 
+/// The key of the host end's index in the map of pods.
+fn index_key(index: u32) -> u64 {
+    1 << 63 | u64::from(index)
+}
+
+/// A map of the daemon.
+struct Map {
+    file: OwnedFd,
+    key: usize,
+    value: usize,
+}
+
+impl Map {
+    /// BPF_MAP_CREATE: hash, key; value, 16 entries.
+    fn make(pins: &Pins, name: &str, key: usize, value: usize) -> Self {
+        let file = make(0, &[1 | (key as u64) << 32, value as u64 | 16 << 32]);
+        pins.pin(name, &file);
+        Self { file, key, value }
+    }
+
+    /// BPF_MAP_LOOKUP_ELEM: map; key, value, flags.
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        assert_eq!(key.len(), self.key);
+        let mut value = vec![0; self.value];
+        let words = [word(&self.file), key.as_ptr().addr() as u64, value.as_mut_ptr().addr() as u64, 0];
+        bpf(1, &words).is_ok().then_some(value)
+    }
+
+    /// BPF_MAP_UPDATE_ELEM.
+    fn put(&self, key: &[u8], value: &[u8]) {
+        let words = [word(&self.file), key.as_ptr().addr() as u64, value.as_ptr().addr() as u64, 0];
+        bpf(2, &words).unwrap();
+    }
+
+    /// BPF_MAP_DELETE_ELEM.
+    fn remove(&self, key: &[u8]) {
+        bpf(3, &[word(&self.file), key.as_ptr().addr() as u64]).unwrap();
+    }
+}
+
 #[test]
 fn a_pod_is_in_the_map_from_add_to_del() {
     if !root() {
@@ -162,27 +202,129 @@ fn a_pod_is_in_the_map_from_add_to_del() {
     }
     let Some(pins) = Pins::new("pods") else { return };
     let (node, pod) = (Node::new(), Pod::new());
-    // BPF_MAP_CREATE: hash, key 8; value 32, 16 entries.
-    let map = make(0, &[1 | 8 << 32, 32 | 16 << 32]);
-    pins.pin("pods", &map);
-    let cookie = pod.namespace.cookie().unwrap();
-    let mut value = [0u8; 32];
-    // BPF_MAP_LOOKUP_ELEM, BPF_MAP_DELETE_ELEM: map; key, value, flags.
-    let key = (&raw const cookie).addr() as u64;
-    let mut look = || bpf(1, &[word(&map), key, value.as_mut_ptr().addr() as u64, 0]).is_ok();
+    let map = Map::make(&pins, "pods", 8, 32);
+    let cookie = pod.namespace.cookie().unwrap().to_ne_bytes();
     let added = node.call(&Call::of("ADD", "c0", &pod.path(), &pins.config()));
     assert_eq!(added.code, Some(0), "{added:?}");
-    assert!(look());
+    let index = index_key(node.attachments()[0].index).to_ne_bytes();
+    assert!(map.get(&cookie).is_some());
+    assert_eq!(map.get(&index), map.get(&cookie));
     let mut input = pins.config();
     input["prevResult"] = added.output;
     let check = || node.call(&Call::of("CHECK", "c0", &pod.path(), &input));
     check().succeeds();
-    bpf(3, &[word(&map), key]).unwrap();
-    check().fails(102, "missing of eth0 of container c0: entry in the map of pods");
+    for key in [&cookie, &index] {
+        let value = map.get(key).unwrap();
+        map.remove(key);
+        check().fails(102, "missing of eth0 of container c0: entry in the map of pods");
+        map.put(key, &value);
+    }
     node.call(&Call::of("DEL", "c0", &pod.path(), &pins.config())).succeeds();
+    assert_eq!((map.get(&cookie), map.get(&index)), (None, None));
     let added = node.call(&Call::of("ADD", "c0", &pod.path(), &pins.config()));
     assert_eq!(added.code, Some(0), "{added:?}");
-    assert!(look());
+    assert!(map.get(&cookie).is_some());
     node.call(&Call::of("DEL", "c0", "", &pins.config())).succeeds();
-    assert!(!look(), "DEL takes it out, without the namespace");
+    assert_eq!(map.get(&cookie), None, "DEL takes it out, without the namespace");
+}
+
+/// ADD of a pod with these port mappings.
+fn add_with_ports(node: &Node, pins: &Pins, id: &str, pod: &Pod, mappings: &Value) -> Answer {
+    let mut input = pins.config();
+    input["podCidrs"] = json!(["10.1.0.0/24", "fd00:1::/64"]);
+    input["runtimeConfig"] = json!({"portMappings": mappings});
+    let call = Call::of("ADD", id, &pod.path(), &input);
+    node.call(&call.with("CNI_ARGS", &format!("K8S_POD_NAMESPACE=shop;K8S_POD_NAME={id}")))
+}
+
+fn port_key(address: &str, port: u16, protocol: u8) -> Vec<u8> {
+    let address: std::net::Ipv6Addr = address.parse().unwrap();
+    [&address.octets()[..], &port.to_be_bytes(), &[protocol, 0]].concat()
+}
+
+#[test]
+fn a_host_port_has_one_owner_from_add_to_del() {
+    if !root() {
+        return;
+    }
+    let Some(pins) = Pins::new("ports") else { return };
+    let node = Node::new();
+    let (web, other, third) = (Pod::new(), Pod::new(), Pod::new());
+    let (ports, frontends) = (Map::make(&pins, "hostports", 20, 8), Map::make(&pins, "frontends", 20, 8));
+    let mappings = json!([
+        {"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""},
+        {"hostPort": 53, "containerPort": 5353, "protocol": "UDP", "hostIP": "192.0.2.7"},
+        {"hostPort": 9, "containerPort": 9, "protocol": "SCTP"},
+    ]);
+    frontends.put(&port_key("::ffff:192.0.2.7", 53, 17), &[0; 8]);
+    let added = add_with_ports(&node, &pins, "web", &web, &mappings);
+    assert_eq!(added.code, Some(0), "{added:?}");
+    assert!(added.log.contains("a Service answers on this hostPort, and wins"), "{}", added.log);
+    assert!(added.log.contains("SCTP"), "{}", added.log);
+    let index = node.attachments()[0].index.to_ne_bytes();
+    let anywhere = port_key("::ffff:0.0.0.0", 8080, 6);
+    let all = [anywhere.clone(), port_key("::", 8080, 6), port_key("::ffff:192.0.2.7", 53, 17)];
+    for (key, port) in all.iter().zip([80u16, 80, 5353]) {
+        let value = ports.get(key).unwrap();
+        assert_eq!((&value[..4], &value[4..6]), (&index[..], &port.to_be_bytes()[..]));
+    }
+
+    let taken = json!([{"hostPort": 9090, "containerPort": 80}, {"hostPort": 8080, "containerPort": 80}]);
+    let refused = add_with_ports(&node, &pins, "other", &other, &taken);
+    refused.fails(103, "hostPort 8080/TCP is taken by pod shop/web");
+    assert_eq!(ports.get(&port_key("::ffff:0.0.0.0", 9090, 6)), None, "nothing of it is left");
+    assert_eq!(node.attachments().len(), 1);
+    let elsewhere = json!([
+        {"hostPort": 8080, "containerPort": 80, "protocol": "UDP"},
+        {"hostPort": 53, "containerPort": 53, "protocol": "UDP", "hostIP": "127.0.0.1"},
+    ]);
+    assert_eq!(add_with_ports(&node, &pins, "other", &other, &elsewhere).code, Some(0));
+    let wrong = json!([{"hostPort": 1, "containerPort": 1, "hostIP": "eth0"}]);
+    assert_eq!(add_with_ports(&node, &pins, "third", &third, &wrong).output["code"], 7);
+
+    node.call(&Call::of("DEL", "web", "", &pins.config())).succeeds();
+    assert!(all.iter().all(|key| ports.get(key).is_none()));
+    assert!(ports.get(&port_key("::ffff:0.0.0.0", 8080, 17)).is_some(), "the other's stays");
+    assert_eq!(add_with_ports(&node, &pins, "third", &third, &taken).code, Some(0), "it is free again");
+}
+
+#[test]
+fn what_a_vanished_namespace_left_in_the_maps_goes() {
+    if !root() {
+        return;
+    }
+    let Some(pins) = Pins::new("vanished") else { return };
+    let node = Node::new();
+    let (ports, pods) = (Map::make(&pins, "hostports", 20, 8), Map::make(&pins, "pods", 8, 32));
+    let mapping = json!([{"hostPort": 8080, "containerPort": 80}]);
+    let key = port_key("::ffff:0.0.0.0", 8080, 6);
+    let vanish = |id: &str| {
+        let pod = Pod::new();
+        let added = add_with_ports(&node, &pins, id, &pod, &mapping);
+        assert_eq!(added.code, Some(0), "{added:?}");
+        let [made] = node.attachments().try_into().unwrap();
+        // Its namespace takes the link along, a little later.
+        drop(pod);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !node.attachments().is_empty() {
+            assert!(Instant::now() < deadline, "the link stays");
+            std::thread::yield_now();
+        }
+        assert!(ports.get(&key).is_some());
+        made
+    };
+    let made = vanish("c0");
+    node.call(&Call::of("DEL", "c0", "", &pins.config())).succeeds();
+    assert_eq!(ports.get(&key), None);
+    assert_eq!(pods.get(&index_key(made.index).to_ne_bytes()), None);
+    assert_eq!(pods.get(&made.cookie.to_ne_bytes()), None);
+
+    vanish("c1");
+    let pod = Pod::new();
+    let added = add_with_ports(&node, &pins, "c2", &pod, &mapping);
+    assert_eq!(added.code, Some(0), "a port without its pod is free: {added:?}");
+    let index = node.attachments()[0].index.to_ne_bytes();
+    assert_eq!(ports.get(&key).unwrap()[..4], index);
+    node.call(&Call::of("DEL", "c1", "", &pins.config())).succeeds();
+    assert!(ports.get(&key).is_some(), "the new owner keeps it");
 }

@@ -55,6 +55,7 @@ impl Node {
                 ranges: &ranges,
                 mtu: 1500,
                 bpf_dir: self.bpf_dir.as_deref(),
+                host_ports: &[],
             })
         })
     }

@@ -70,6 +70,7 @@ fn world(range: &str, node_address: &str, outside_address: &str) -> Option<World
             ranges: &ranges,
             mtu: 1500,
             bpf_dir: None,
+            host_ports: &[],
         })
     });
     let pod_address = attachment.unwrap().unwrap().addresses[0];

@@ -53,7 +53,7 @@ fn runner() {
     let result = match job.manifest {
         Some(text) => {
             let pod = read_pod("pod.yaml", &text).unwrap().pod;
-            let options = RunOptions { run_dir: job.run_dir, pod, rootfs: job.rootfs };
+            let options = RunOptions { run_dir: job.run_dir, pod, rootfs: job.rootfs, publish: Vec::new() };
             run_with(&options, &job.settings, Some(&node)).map_err(|error| error.to_string())
         }
         None => {

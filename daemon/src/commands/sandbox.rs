@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use sandbox::{Detached, DnsPolicy, ExecOptions, HostAlias, Manifest, Pod, PodId, RunOptions};
+use sandbox::{Detached, DnsPolicy, ExecOptions, HostAlias, HostPort, Manifest, Pod, PodId, RunOptions};
 
 use crate::cli::{Output, SandboxCommand, SandboxExecArgs, SandboxListArgs, SandboxRunArgs};
 use crate::views::sandboxes;
@@ -42,7 +42,16 @@ fn run(args: &SandboxRunArgs) -> Result<ExitCode> {
     for line in sandbox::notices(&pod, &without_effect, args.rootfs.as_deref()) {
         eprintln!("fairway: pod {}: {line}", pod.id());
     }
-    let options = RunOptions { run_dir: args.place.run_dir.clone(), pod, rootfs: args.rootfs.clone() };
+    let publish = args
+        .publish
+        .iter()
+        .map(|text| text.parse::<HostPort>().map_err(|error| anyhow::anyhow!("--publish {error}")));
+    let options = RunOptions {
+        publish: publish.collect::<Result<_>>()?,
+        run_dir: args.place.run_dir.clone(),
+        pod,
+        rootfs: args.rootfs.clone(),
+    };
     Ok(sandbox::run(&options)?.into())
 }
 

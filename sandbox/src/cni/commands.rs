@@ -45,7 +45,7 @@ pub(super) fn run(request: &Request, config: &Config, version: Version) -> Resul
 }
 
 fn add(request: &Request, config: &Config, version: Version) -> Result<Value, Failure> {
-    config.refuse_host_ports()?;
+    let host_ports = config.host_ports()?;
     let ranges = config.pod_cidrs()?;
     let mtu = match config.mtu()? {
         Some(mtu) => mtu,
@@ -65,6 +65,7 @@ fn add(request: &Request, config: &Config, version: Version) -> Result<Value, Fa
         ranges: &ranges,
         mtu,
         bpf_dir: config.bpf_dir()?.as_deref(),
+        host_ports: &host_ports,
     })?;
     Ok(answer(&attachment, &request.netns, mtu, version))
 }

@@ -55,7 +55,11 @@ pub fn install_cni_program(source: &Path, folder: &Path) -> Result<bool, Install
 /// A list with cniVersion 1.1.0 alone is not read by containerd 1.6; cniVersions is for those who know more.
 fn conflist(config: &CniConfig) -> Value {
     let versions: Vec<_> = Version::ALL.iter().map(|version| version.as_str()).collect();
-    let mut plugin = json!({"type": CNI_PROGRAM, "podCidrs": config.pod_cidrs, "mtu": config.mtu});
+    let mut plugin = json!({
+        "type": CNI_PROGRAM,
+        "podCidrs": config.pod_cidrs, "mtu": config.mtu,
+        "capabilities": {"portMappings": true},
+    });
     if let Some(bpf_dir) = &config.bpf_dir {
         plugin["bpfDir"] = json!(bpf_dir);
     }
@@ -126,6 +130,7 @@ mod tests {
                 "type": "fairway-cni",
                 "podCidrs": ["10.1.0.0/24", "fd00:1::/64"],
                 "mtu": 1450,
+                "capabilities": {"portMappings": true},
                 "bpfDir": "/sys/fs/bpf/fairway",
             }],
         });

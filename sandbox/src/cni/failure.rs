@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::request::Version;
 use crate::attach::AttachError;
 use crate::check::{CheckError, StatusError};
+use crate::host_port::HostPortError;
 use crate::namespace::NamespaceError;
 use crate::netlink::NetlinkError;
 
@@ -36,6 +37,8 @@ pub(super) enum Code {
     Exists = 101,
     /// CHECK found something missing.
     Missing = 102,
+    /// A hostPort is another pod's.
+    Taken = 103,
 }
 
 impl Failure {
@@ -62,11 +65,14 @@ impl From<AttachError> for Failure {
     fn from(error: AttachError) -> Self {
         let code = match &error {
             AttachError::Exists { .. } | AttachError::Occupied(_) => Code::Exists,
-            AttachError::NoAddresses(_) => Code::TryAgain,
+            AttachError::NoAddresses(_) | AttachError::HostPort(HostPortError::NoMap(_)) => Code::TryAgain,
+            AttachError::HostPort(HostPortError::Taken { .. }) => Code::Taken,
+            AttachError::HostPort(HostPortError::Family(_)) => Code::UnsupportedField,
+            AttachError::HostPort(HostPortError::Map(_) | HostPortError::Netlink(_)) => Code::Kernel,
             AttachError::NoRange => Code::InvalidConfiguration,
             AttachError::Identity(_) => Code::InvalidEnvironment,
             AttachError::Namespace(error) => return namespace_failure(error),
-            AttachError::Netlink(_) | AttachError::Pods(_) | AttachError::Sysctl(_) => Code::Kernel,
+            AttachError::Netlink(_) | AttachError::Map(_) | AttachError::Sysctl(_) => Code::Kernel,
         };
         Self::new(code, error.to_string())
     }
@@ -76,7 +82,7 @@ impl From<CheckError> for Failure {
     fn from(error: CheckError) -> Self {
         match &error {
             CheckError::Namespace(error) => namespace_failure(error),
-            CheckError::Netlink(_) | CheckError::Pods(_) => Self::new(Code::Kernel, error.to_string()),
+            CheckError::Netlink(_) | CheckError::Map(_) => Self::new(Code::Kernel, error.to_string()),
         }
     }
 }

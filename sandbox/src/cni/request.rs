@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::failure::{Code, Failure};
 use crate::detach::Identity;
+use crate::host_port::{HostPort, HostProtocol};
 use crate::record::PodId;
 
 /// The kernel's limit for the name of a link, without its final zero.
@@ -243,26 +244,49 @@ impl Config {
         Ok(addresses)
     }
 
-    /// Ports of the node are not led to pods yet: better no pod than one that nobody reaches.
-    pub(super) fn refuse_host_ports(&self) -> Result<(), Failure> {
+    /// `runtimeConfig.portMappings`: the ports of the node that lead to the pod.
+    pub(super) fn host_ports(&self) -> Result<Vec<HostPort>, Failure> {
         let runtime = self.field("runtimeConfig").and_then(Value::as_object);
         let mappings = list(runtime.and_then(|runtime| field(runtime, "portMappings")), "portMappings")?;
-        let host_port = |entry: &&Value| {
-            let port = entry.as_object().and_then(|entry| field(entry, "hostPort")).and_then(Value::as_u64);
-            port.is_some_and(|port| port != 0)
-        };
-        match mappings.iter().find(host_port) {
-            Some(entry) => {
-                let message = format!("runtimeConfig.portMappings is not supported: {entry}");
-                Err(Failure::new(Code::UnsupportedField, message))
-            }
-            None => Ok(()),
-        }
+        let ports = mappings.iter().map(|mapping| {
+            let wanted = "objects with hostPort, containerPort, protocol and hostIP";
+            host_port(mapping).ok_or_else(|| wrong("portMappings", mapping, wanted))
+        });
+        Ok(ports.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
     fn field(&self, name: &str) -> Option<&Value> {
         field(&self.0, name)
     }
+}
+
+/// None if it is not understood; Some(None) if it leads nowhere. SCTP does not reach the hooks: better a pod without
+/// that port than none.
+fn host_port(mapping: &Value) -> Option<Option<HostPort>> {
+    let mapping = mapping.as_object()?;
+    let number = |name| match field(mapping, name) {
+        None => Some(0),
+        Some(value) => value.as_u64().and_then(|port| u16::try_from(port).ok()),
+    };
+    let text = |name| field(mapping, name).map_or(Some(""), Value::as_str);
+    let (port, container_port) = (number("hostPort")?, number("containerPort")?);
+    let address = match text("hostIP")? {
+        "" => None,
+        address => Some(address.parse().ok()?),
+    };
+    let protocol = match text("protocol")? {
+        "" => Some(HostProtocol::Tcp),
+        sctp if sctp.eq_ignore_ascii_case("SCTP") => {
+            tracing::warn!(port, "a hostPort of protocol SCTP does not lead to the pod");
+            None
+        }
+        name => Some(HostProtocol::of(name)?),
+    };
+    if port == 0 {
+        return Some(None);
+    }
+    (container_port != 0)
+        .then(|| protocol.map(|protocol| HostPort { address, port, protocol, container_port }))
 }
 
 /// A field by its name, exact or in another case. Null is none.
@@ -306,13 +330,33 @@ mod tests {
     }
 
     #[test]
-    fn host_ports_are_refused_in_any_case() {
-        for key in ["hostPort", "HostPort"] {
-            let text = format!(r#"{{"runtimeConfig": {{"portMappings": [{{"{key}": 80}}]}}}}"#);
-            assert!(config(&text).refuse_host_ports().is_err(), "{key}");
+    fn host_ports_are_read_in_any_case() {
+        let read = |mapping: &str| {
+            let text = format!(r#"{{"runtimeConfig": {{"portMappings": [{mapping}]}}}}"#);
+            let ports = config(&text).host_ports().map_err(|failure| failure.to_json(Version::LATEST));
+            ports.map(|ports| ports.iter().map(|port| format!("{port} to {}", port.container_port)).collect())
+        };
+        let none: Result<Vec<String>, Value> = Ok(Vec::new());
+        let one = |text: &str| Ok(vec![text.to_owned()]);
+        assert_eq!(read(r#"{"hostPort": 8080, "containerPort": 80}"#), one("8080/TCP to 80"));
+        let containerd =
+            r#"{"HostPort": 53, "ContainerPort": 5353, "Protocol": "udp", "HostIP": "192.0.2.7"}"#;
+        assert_eq!(read(containerd), one("192.0.2.7:53/UDP to 5353"));
+        assert_eq!(read(r#"{"hostPort": 80, "containerPort": 80, "hostIP": ""}"#), one("80/TCP to 80"));
+        assert_eq!(read(r#"{"hostPort": 0, "containerPort": 80}"#), none);
+        assert_eq!(read(r#"{"hostPort": 80, "containerPort": 80, "protocol": "SCTP"}"#), none);
+        for wrong in [
+            "1",
+            r#"{"hostPort": 80}"#,
+            r#"{"hostPort": 65536, "containerPort": 80}"#,
+            r#"{"hostPort": 80, "containerPort": 80, "protocol": "tpc"}"#,
+            r#"{"hostPort": 80, "containerPort": 80, "hostIP": "eth0"}"#,
+        ] {
+            let error = read(wrong).unwrap_err();
+            assert_eq!(error["code"], 7, "{wrong}: {error}");
         }
         for text in [r"{}", r#"{"runtimeConfig": {}}"#, r#"{"runtimeConfig": {"portMappings": null}}"#] {
-            assert_eq!(config(text).refuse_host_ports(), Ok(()), "{text}");
+            assert_eq!(config(text).host_ports(), Ok(Vec::new()), "{text}");
         }
     }
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use crate::files::{DnsConfig, DnsPolicy, HostAlias};
+use crate::host_port::{HostPort, HostProtocol};
 use crate::record::{ContainerPort, PodId};
 
 const GRACE_SECONDS: u64 = 30;
@@ -256,10 +257,22 @@ impl Pod {
         PodId { namespace: self.metadata.namespace.clone(), name: self.metadata.name.clone() }
     }
 
+    /// The ports of the node that lead to those of [`Pod::ports`]; none on the node's own network, where they are the
+    /// same.
+    pub fn host_ports(&self) -> Vec<HostPort> {
+        if self.work.host_network {
+            return Vec::new();
+        }
+        let host_port = |port: &PodPort| {
+            let protocol = HostProtocol::of(port.protocol.as_str())?;
+            let (address, container_port) = (port.host_ip, port.container_port);
+            Some(HostPort { address, port: port.host_port?, protocol, container_port })
+        };
+        self.staying_ports().filter_map(host_port).collect()
+    }
+
     /// The ports of all containers that stay.
     pub fn ports(&self) -> Vec<ContainerPort> {
-        let staying = self.work.init_containers.iter().filter(|container| container.stays());
-        let ports = self.work.containers.iter().chain(staying).flat_map(|container| &container.ports);
         let port = |port: &PodPort| ContainerPort {
             name: port.name.clone(),
             container_port: port.container_port,
@@ -267,7 +280,12 @@ impl Pod {
             host_port: port.host_port,
             host_ip: port.host_ip,
         };
-        ports.map(port).collect()
+        self.staying_ports().map(port).collect()
+    }
+
+    fn staying_ports(&self) -> impl Iterator<Item = &PodPort> {
+        let staying = self.work.init_containers.iter().filter(|container| container.stays());
+        self.work.containers.iter().chain(staying).flat_map(|container| &container.ports)
     }
 }
 
