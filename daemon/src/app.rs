@@ -11,6 +11,7 @@ use dns::{DomainName, Names, Upstreams, ZoneConfig};
 use model::{Kind, Snapshot};
 use prometheus_client::registry::Registry;
 use proxy::{Heartbeat, Proxy, Sizes};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::server::{self, Listener};
 use crate::cli::RunArgs;
 use crate::facts::{self, Facts};
+use crate::health::{self, Health};
 use crate::network::{self, Prepared};
 use crate::source::{Reports, SourceConfig, manifests};
 use crate::state::{NodeSettings, State};
@@ -67,8 +69,13 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
         check.found.map_err(|sentence| anyhow!(sentence))?;
     }
     let listener = Listener::bind(&args.place.run_dir)?;
+    let healthz = match args.healthz_bind_address.0 {
+        Some(address) => Some(health::bind_healthz(address).await?),
+        None => None,
+    };
     let reports = Reports::new();
-    let snapshots = start_source(args, &facts, &reports, tasks)?;
+    let health = Health::new(reports.connection());
+    let snapshots = start_source(args, &facts, (&reports, &health), tasks)?;
     let first = tasks.first_snapshot(snapshots.clone()).await?;
     let cluster_dns = facts::cluster_dns(args, &first).value;
     let pod_cidrs = facts.pod_cidrs(&first).value;
@@ -91,10 +98,12 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     tasks.spawn("heartbeat", beat(proxy.heartbeat(), tasks.cancel.clone()));
     let (progress, seen) = watch::channel(Progress::default());
     let (queries, asked) = mpsc::channel(QUERIES);
-    let stepper = Stepper { proxy, names, progress, metrics, reported: Reported::default() };
+    let stepper =
+        Stepper { proxy, names, progress, health: health.clone(), metrics, reported: Reported::default() };
     tasks.spawn("stepper", stepper.run(snapshots, asked, tasks.cancel.clone()));
+    start_health(&health, healthz, seen.clone(), tasks);
     let node = node_settings(args, &facts, cluster_dns, pod_cidrs)?;
-    let state = State { progress: seen, zone, queries, reports, registry, node };
+    let state = State { progress: seen, zone, queries, reports, health, registry, node };
     tasks.spawn("admin", server::serve(listener, Arc::new(state), tasks.cancel.clone()));
     tasks.spawn("signals", signals(tasks.cancel.clone()));
     tracing::info!(node = facts.node_name.value, "started");
@@ -104,14 +113,14 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
 fn start_source(
     args: &RunArgs,
     facts: &Facts,
-    reports: &Reports,
+    (reports, health): (&Reports, &Health),
     tasks: &mut Tasks,
 ) -> Result<watch::Receiver<Arc<Snapshot>>> {
     let (events, received) = mpsc::channel(cluster::QUEUE);
     let (made, snapshots) = watch::channel(Arc::default());
     let source = source::run(source_config(args, facts), events, reports.clone(), tasks.cancel.clone());
     tasks.spawn("source", async { Ok(source.await?) });
-    tasks.spawn("cluster", cluster::reduce(received, made, tasks.cancel.clone()));
+    tasks.spawn("cluster", cluster::reduce(received, made, health.clone(), tasks.cancel.clone()));
     Ok(snapshots)
 }
 
@@ -197,6 +206,22 @@ fn start_dns(
         Ok(())
     });
     Ok(())
+}
+
+fn start_health(
+    health: &Health,
+    healthz: Option<TcpListener>,
+    progress: watch::Receiver<Progress>,
+    tasks: &mut Tasks,
+) {
+    if let Some(listener) = healthz {
+        let served = health::serve_healthz(listener, health.clone(), tasks.cancel.clone());
+        tasks.spawn("healthz", async {
+            served.await;
+            Ok(())
+        });
+    }
+    tasks.spawn("health ports", health::serve_ports(progress, health.clone(), tasks.cancel.clone()));
 }
 
 fn node_settings(

@@ -67,7 +67,20 @@ pub struct RunArgs {
     /// Names.
     #[command(flatten)]
     pub names: NameArgs,
+    /// Where /healthz and /livez are answered; "" for nowhere.
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        env = "FAIRWAY_HEALTHZ_BIND_ADDRESS",
+        default_value = "0.0.0.0:10256",
+        value_parser = listen
+    )]
+    pub healthz_bind_address: Listen,
 }
+
+/// An address to listen on; None for nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen(pub Option<SocketAddr>);
 
 /// Where the cluster's objects come from: a folder of manifests, or the Kubernetes API.
 #[derive(Args, Clone, Debug)]
@@ -278,4 +291,12 @@ fn upstream(text: &str) -> Result<SocketAddr, String> {
         return Ok(SocketAddr::new(ip, DNS_PORT));
     }
     text.parse().map_err(|_| format!("{text:?} is neither an address nor an address with a port"))
+}
+
+fn listen(text: &str) -> Result<Listen, String> {
+    if text.is_empty() {
+        return Ok(Listen(None));
+    }
+    let address = text.parse().map_err(|_| format!("{text:?} is not an address with a port"))?;
+    Ok(Listen(Some(address)))
 }

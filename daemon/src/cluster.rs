@@ -2,11 +2,14 @@
 //! snapshot, so that a burst costs one step.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::{Result, bail};
 use model::{Cluster, Event, Snapshot};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+
+use crate::health::Health;
 
 /// Events waiting for the reducer. A source that is faster waits; nothing is dropped.
 pub const QUEUE: usize = 1024;
@@ -20,6 +23,7 @@ const BATCH: usize = 4096;
 pub async fn reduce(
     mut events: mpsc::Receiver<Event>,
     snapshots: watch::Sender<Arc<Snapshot>>,
+    health: Health,
     cancel: CancellationToken,
 ) -> Result<()> {
     let mut cluster = Cluster::new();
@@ -38,6 +42,9 @@ pub async fn reduce(
         let snapshot = cluster.snapshot();
         snapshots.send_if_modified(|current| {
             let differs = !Arc::ptr_eq(current, &snapshot);
+            if differs {
+                health.queued(snapshot.generation, SystemTime::now());
+            }
             *current = snapshot;
             differs
         });

@@ -8,6 +8,8 @@ pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod facts;
+pub mod health;
+mod http;
 mod logging;
 mod network;
 pub mod source;

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
@@ -11,6 +12,7 @@ use prometheus_client::registry::Registry;
 use sandbox::Settings;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::health::{Health, Status};
 use crate::network;
 use crate::source::{Problem, Reports};
 use crate::step::{Progress, Query};
@@ -30,6 +32,8 @@ pub struct State {
     pub queries: mpsc::Sender<Query>,
     /// What the sources could not take.
     pub reports: Reports,
+    /// How this node is.
+    pub health: Health,
     /// Every metric.
     pub registry: Registry,
     /// What is the same for every pod.
@@ -94,6 +98,11 @@ impl State {
     /// What stands in the way of objects.
     pub fn problems(&self) -> Vec<Problem> {
         self.reports.list()
+    }
+
+    /// How this node is.
+    pub fn health(&self) -> Status {
+        self.health.status(SystemTime::now())
     }
 
     /// Where `target` leads for the client `from`.

@@ -4,15 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Result, bail};
 use dns::Names;
 use model::{ObjectName, Snapshot};
-use proxy::{BackendState, Conflict, Facts, Outcome, Proxy, Tables};
+use proxy::{BackendState, Conflict, Facts, HealthPorts, Outcome, Proxy, Tables};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
+
+use crate::health::Health;
 
 /// How far the stepper has come; published after each snapshot.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +25,8 @@ pub struct Progress {
     pub tables: Tables,
     /// What this node is, as the tables were planned.
     pub facts: Option<Facts>,
+    /// The health-check node ports to serve.
+    pub health_ports: HealthPorts,
     /// The services that could not be programmed, with the reason.
     pub unprogrammed: BTreeMap<ObjectName, String>,
 }
@@ -44,6 +48,8 @@ pub struct Stepper {
     pub names: Names,
     /// Where it says how far it has come.
     pub progress: watch::Sender<Progress>,
+    /// Told what has been applied.
+    pub health: Health,
     /// The proxy's metrics.
     pub metrics: proxy::Metrics,
     /// What has been reported, so that each problem is logged once.
@@ -98,12 +104,16 @@ impl Stepper {
         self.metrics.observe(&outcome);
         let Outcome { unprogrammed, conflicts, ops, complete: _ } = outcome;
         self.names.learn(snapshot, &unprogrammed.keys().cloned().collect());
+        let planner = self.proxy.planner();
+        let leaving = snapshot.nodes.get(&planner.facts().name).is_none_or(|node| node.leaving);
+        self.health.applied(snapshot.generation, leaving, SystemTime::now());
         tracing::debug!(generation = snapshot.generation, ops, "stepped");
         self.reported.say(&unprogrammed, &conflicts);
         self.progress.send_replace(Progress {
             snapshot: Arc::clone(snapshot),
             tables: self.proxy.tables(),
             facts: Some(self.proxy.planner().facts().clone()),
+            health_ports: self.proxy.planner().health_ports().clone(),
             unprogrammed,
         });
     }

@@ -9,6 +9,7 @@ use ebpf::backend::{CLUSTER, LOCAL};
 use ebpf::frontend::FrontendWord;
 use model::{Affinity, IngressMode, Member, Protocol, Service, ServicePort, TrafficPolicy};
 
+use crate::health::{HealthPort, health_port};
 use crate::plan::Facts;
 use crate::select::select;
 use crate::tables::{Block, Family, Frontend, ServiceKey, Slot};
@@ -25,6 +26,8 @@ pub(crate) struct Contribution {
     pub(crate) services: BTreeMap<ServiceKey, Arc<Block>>,
     /// The addresses that are this service's alone: every other port of them refuses.
     pub(crate) owned: Vec<IpAddr>,
+    /// Its health-check node port.
+    pub(crate) health: Option<HealthPort>,
     /// Why it is left out as a whole.
     pub(crate) skipped: Option<Skip>,
     /// It has SCTP ports, which are not programmed.
@@ -78,7 +81,8 @@ pub(crate) fn contribute(member: &Member, facts: &Facts) -> Contribution {
     }
     // Where the daemon answers itself, the node has the address, and answers go to any port of it.
     let owned = service.cluster_ips().iter().copied().filter(|ip| !facts.cluster_dns.contains(ip));
-    let mut contribution = Contribution { owned: owned.collect(), ..Contribution::default() };
+    let (owned, health) = (owned.collect(), health_port(member, facts));
+    let mut contribution = Contribution { owned, health, ..Contribution::default() };
     for port in &service.ports {
         if port.protocol == Protocol::Sctp {
             contribution.sctp = true;

@@ -9,6 +9,7 @@ use model::{Member, Name, ObjectName, Snapshot};
 
 use crate::claims::{Claims, Conflict, Rank};
 use crate::contribution::{Contribution, Skip, contribute, skip};
+use crate::health::HealthPorts;
 use crate::tables::{Frontend, ServiceKey, Tables, Target};
 
 /// What this node is.
@@ -33,6 +34,7 @@ pub struct Planner {
     claims: Claims,
     /// How many services own each address.
     owners: HashMap<IpAddr, u32>,
+    health_ports: HealthPorts,
     skipped: BTreeMap<Skip, u64>,
     /// Services with SCTP ports, which are reported once.
     sctp: BTreeSet<ObjectName>,
@@ -47,6 +49,7 @@ impl Planner {
             tables: Tables::default(),
             claims: Claims::default(),
             owners: HashMap::new(),
+            health_ports: HealthPorts::default(),
             skipped: BTreeMap::new(),
             sctp: BTreeSet::new(),
         }
@@ -95,6 +98,11 @@ impl Planner {
         self.claims.conflicts()
     }
 
+    /// The health-check node ports to serve (R7).
+    pub const fn health_ports(&self) -> &HealthPorts {
+        &self.health_ports
+    }
+
     /// How many services are left out, by reason (R15).
     pub const fn skipped(&self) -> &BTreeMap<Skip, u64> {
         &self.skipped
@@ -132,6 +140,9 @@ impl Planner {
         if had.sctp {
             self.sctp.remove(name);
         }
+        if kept.is_none_or(|kept| kept.health != had.health) {
+            self.health_ports.remove(name);
+        }
     }
 
     fn add(&mut self, member: &Member, contribution: Contribution) {
@@ -153,6 +164,12 @@ impl Planner {
         }
         if contribution.sctp {
             self.sctp.insert(name.clone());
+        }
+        // What is as it was is not touched: whoever compares two of these sees that they are one.
+        if let Some(port) = contribution.health
+            && self.health_ports.get(name) != Some(&port)
+        {
+            self.health_ports.insert(name.clone(), port);
         }
     }
 

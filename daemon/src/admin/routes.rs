@@ -3,20 +3,15 @@
 
 use std::collections::HashMap;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::CONTENT_TYPE;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
 
+use crate::http::{JSON, Reply, TEXT, reply};
 use crate::state::State;
 
-const JSON: &str = "application/json";
-const TEXT: &str = "text/plain; charset=utf-8";
 /// What prometheus-client writes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-type Reply = Response<Full<Bytes>>;
 
 /// Why there is no answer: the status, and one sentence.
 struct Failure(StatusCode, String);
@@ -40,6 +35,7 @@ async fn route(
 ) -> Result<(&'static str, String), Failure> {
     match path {
         "/readyz" => ready(state),
+        "/health" => json(&state.health()),
         "/metrics" => Ok((OPEN_METRICS, state.metrics().await.map_err(internal)?)),
         "/services" => json(&state.services()),
         "/backends" => json(&state.backends().await.map_err(internal)?),
@@ -85,11 +81,6 @@ fn unavailable(error: impl std::fmt::Display) -> Failure {
 
 fn internal(error: impl std::fmt::Display) -> Failure {
     Failure(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}"))
-}
-
-fn reply(status: StatusCode, content_type: &'static str, body: String) -> Reply {
-    let built = Response::builder().status(status).header(CONTENT_TYPE, content_type).body(Full::from(body));
-    built.expect("a status and a content type of ours make a response")
 }
 
 /// The pairs of a query, unescaped (RFC 3986 section 2.1). What is not UTF-8 is left out.

@@ -1,23 +1,19 @@
 //! The admin socket and its connections, bounded in number and in patience. What is answered stands in
 //! `routes`; the daemon binds it early, so that a second daemon is refused before it touches anything.
 
-use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::routes;
+use crate::http;
 use crate::state::State;
 
 /// The name of the socket in the run directory.
@@ -25,8 +21,6 @@ pub const SOCKET: &str = "admin.sock";
 
 /// Enough for a person, an agent and a few scripts; more wait.
 const MAX_CONNECTIONS: usize = 16;
-/// A client that does not even send its request is let go.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A bound admin socket. The file goes with it.
 #[derive(Debug)]
@@ -86,22 +80,9 @@ pub async fn serve(listener: Listener, state: Arc<State>, cancel: CancellationTo
         };
         let state = Arc::clone(&state);
         tokio::spawn(async move {
-            answer(stream, state).await;
+            let state = &state;
+            http::answer(stream, async |request| routes::respond(state, &request).await).await;
             drop(slot);
         });
-    }
-}
-
-async fn answer(stream: UnixStream, state: Arc<State>) {
-    let service = service_fn(move |request| {
-        let state = Arc::clone(&state);
-        async move { Ok::<_, Infallible>(routes::respond(&state, &request).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
-        tracing::debug!(%error, "an admin connection broke");
     }
 }
