@@ -7,7 +7,7 @@ use crate::backend::{self, Backend};
 use crate::block::{HEADER_WORDS, Header, LINE_WORDS, Window};
 use crate::choice::{ChoiceKey, ChoiceWord};
 use crate::frontend::{FrontendKey, FrontendWord};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Maps};
 use crate::maps::HEARTBEAT_VALID_NS;
 use crate::reverse::{Dialled, Record, ReverseKey};
 use crate::stats::Reason;
@@ -30,12 +30,20 @@ pub enum Verdict {
 }
 
 /// The part of a service's block that a frontend uses.
-struct Route {
-    service: u32,
+pub(crate) struct Route {
+    pub(crate) service: u32,
     base: u32,
     header: Header,
     window: Window,
-    bit: u8,
+    pub(crate) bit: u8,
+}
+
+impl Route {
+    /// Whether clients stick to a backend.
+    #[inline(always)]
+    pub(crate) const fn has_affinity(&self) -> bool {
+        self.header.affinity_seconds != 0
+    }
 }
 
 /// A socket connects to `key`: TCP, or UDP that becomes connected.
@@ -102,7 +110,7 @@ pub fn peer<K: Kernel>(kernel: &K) -> Option<(Address, Port)> {
 
 /// Why there is no backend.
 #[derive(Clone, Copy)]
-enum Stop {
+pub(crate) enum Stop {
     Leave(Reason),
     Refuse(Reason),
     Unreachable,
@@ -146,11 +154,17 @@ fn keep_or_choose<'a, K: Kernel>(kernel: &'a K, key: &FrontendKey, cookie: u64) 
 #[inline(always)]
 fn route<K: Kernel>(kernel: &K, key: &FrontendKey) -> Result<Route, Stop> {
     let word = find(kernel, key)?;
-    if word.has(FrontendWord::REFUSE) {
-        return Err(Stop::Refuse(Reason::NoPort));
-    }
     if word.has(FrontendWord::NODE_ONLY) && kernel.netns_cookie() != kernel.node_netns() {
         return Err(Stop::Leave(Reason::OtherNamespace));
+    }
+    follow(kernel, word, word.has(FrontendWord::SOCKET_LOCAL))
+}
+
+/// Where the word of a frontend leads; `local` if its policy wants the local window.
+#[inline(always)]
+pub(crate) fn follow<K: Maps>(kernel: &K, word: FrontendWord, local: bool) -> Result<Route, Stop> {
+    if word.has(FrontendWord::REFUSE) {
+        return Err(Stop::Refuse(Reason::NoPort));
     }
     let here_first = word.has(FrontendWord::HERE_FIRST);
     if here_first && kernel.now_ns().wrapping_sub(kernel.heartbeat_ns()) < HEARTBEAT_VALID_NS {
@@ -161,11 +175,8 @@ fn route<K: Kernel>(kernel: &K, key: &FrontendKey) -> Result<Route, Stop> {
         return Err(Stop::Leave(Reason::Unpublished));
     }
     let header = kernel.line(service.base()).ok_or(Stop::Leave(Reason::Inconsistent))?.header();
-    let (window, bit) = if word.has(FrontendWord::SOCKET_LOCAL) {
-        (header.local(), backend::LOCAL)
-    } else {
-        (header.cluster(), backend::CLUSTER)
-    };
+    let (window, bit) =
+        if local { (header.local(), backend::LOCAL) } else { (header.cluster(), backend::CLUSTER) };
     if window.is_empty() {
         return Err(match (here_first, header.slots) {
             (true, _) => Stop::Leave(Reason::HereFirst),
@@ -178,7 +189,7 @@ fn route<K: Kernel>(kernel: &K, key: &FrontendKey) -> Result<Route, Stop> {
 
 /// The word of the frontend, else that of the address as a whole.
 #[inline(always)]
-fn find<K: Kernel>(kernel: &K, key: &FrontendKey) -> Result<FrontendWord, Stop> {
+pub(crate) fn find<K: Maps>(kernel: &K, key: &FrontendKey) -> Result<FrontendWord, Stop> {
     if let Some(word) = checked(kernel, key) {
         return Ok(word);
     }
@@ -187,7 +198,7 @@ fn find<K: Kernel>(kernel: &K, key: &FrontendKey) -> Result<FrontendWord, Stop> 
 
 /// A mismatch is an element that was handed to another key meanwhile: it is looked up once more.
 #[inline(always)]
-fn checked<K: Kernel>(kernel: &K, key: &FrontendKey) -> Option<FrontendWord> {
+fn checked<K: Maps>(kernel: &K, key: &FrontendKey) -> Option<FrontendWord> {
     let word = kernel.frontend(key)?;
     if word.is_of(key) {
         return Some(word);
@@ -200,10 +211,19 @@ fn checked<K: Kernel>(kernel: &K, key: &FrontendKey) -> Option<FrontendWord> {
 
 #[inline(always)]
 fn pick<K: Kernel>(kernel: &K, route: &Route, ipv4: bool) -> Result<u32, Stop> {
-    if route.header.affinity_seconds == 0 {
-        return at(kernel, route, route.window.slot(kernel.random()));
-    }
-    let key = AffinityKey::new(route.service, client(kernel, ipv4));
+    if route.has_affinity() { stick(kernel, route, client(kernel, ipv4)) } else { any(kernel, route) }
+}
+
+/// Any backend of the route.
+#[inline(always)]
+pub(crate) fn any<K: Maps>(kernel: &K, route: &Route) -> Result<u32, Stop> {
+    at(kernel, route, route.window.slot(kernel.random()))
+}
+
+/// The backend that the client sticks to (R12), else any from now on.
+#[inline(always)]
+pub(crate) fn stick<K: Maps>(kernel: &K, route: &Route, client: Address) -> Result<u32, Stop> {
+    let key = AffinityKey::new(route.service, client);
     #[expect(clippy::cast_possible_truncation, reason = "seconds since boot fit 32 bits for 136 years")]
     let now = (kernel.now_ns() / 1_000_000_000) as u32;
     if let Some(known) = kernel.affinity(&key)
@@ -216,7 +236,7 @@ fn pick<K: Kernel>(kernel: &K, route: &Route, ipv4: bool) -> Result<u32, Stop> {
         }
         return Ok(known.backend());
     }
-    let id = at(kernel, route, route.window.slot(kernel.random()))?;
+    let id = any(kernel, route)?;
     kernel.set_affinity(&key, AffinityWord::new(id, now));
     Ok(id)
 }
@@ -244,7 +264,7 @@ fn keep_or_pick<'a, K: Kernel>(
     key: &FrontendKey,
     cookie: u64,
 ) -> Result<&'a Backend, Stop> {
-    if route.header.affinity_seconds != 0 {
+    if route.has_affinity() {
         return load(kernel, pick(kernel, route, key.address().is_ipv4())?);
     }
     let choice = ChoiceKey::new(cookie, route.service);
@@ -289,7 +309,7 @@ fn read_dialled<K: Kernel>(kernel: &K, key: &ReverseKey) -> Option<(Address, Por
 
 /// The backend id in a slot.
 #[inline(always)]
-fn at<K: Kernel>(kernel: &K, route: &Route, slot: u32) -> Result<u32, Stop> {
+fn at<K: Maps>(kernel: &K, route: &Route, slot: u32) -> Result<u32, Stop> {
     // The first line is looked up again too: a branch for it would lose the mask that the verifier wants.
     let word = HEADER_WORDS + slot;
     let line = kernel.line(route.base + word / LINE_WORDS).ok_or(Stop::Leave(Reason::Inconsistent))?;
@@ -297,6 +317,6 @@ fn at<K: Kernel>(kernel: &K, route: &Route, slot: u32) -> Result<u32, Stop> {
 }
 
 #[inline(always)]
-fn load<K: Kernel>(kernel: &K, id: u32) -> Result<&Backend, Stop> {
+pub(crate) fn load<K: Maps>(kernel: &K, id: u32) -> Result<&Backend, Stop> {
     kernel.backend(id).ok_or(Stop::Leave(Reason::Inconsistent))
 }

@@ -1,6 +1,8 @@
 //! The hooks. A cgroup program returns 1 to go on; 0 together with `bpf_set_retval` fails the call with that
 //! error. Hooks of recvmsg and getpeername must return 1.
 
+#[macro_use]
+mod answers;
 mod maps;
 mod socket;
 

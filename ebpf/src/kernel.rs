@@ -1,17 +1,18 @@
 //! What a hook may ask of the kernel. The programs answer it with map lookups and helpers; the host tests
-//! with a fake that keeps the same bytes.
+//! with a fake that keeps the same bytes. [`Maps`] is what every hook has, [`Kernel`] what a socket adds.
 
 use crate::affinity::{AffinityKey, AffinityWord};
 use crate::backend::Backend;
 use crate::block::{Line, ServiceWord};
 use crate::choice::{ChoiceKey, ChoiceWord};
 use crate::frontend::{FrontendKey, FrontendWord};
+use crate::hostport::HostPortWord;
 use crate::pod::PodAddresses;
 use crate::reverse::{Dialled, Record, ReverseKey};
 use crate::stats::Reason;
 
-/// The kernel as one hook run sees it: the maps, and the socket that is being used.
-pub trait Kernel {
+/// The kernel as every hook run sees it: the maps and the clock.
+pub trait Maps {
     /// Map `frontends`.
     fn frontend(&self, key: &FrontendKey) -> Option<FrontendWord>;
     /// Map `services`.
@@ -29,6 +30,21 @@ pub trait Kernel {
     fn affinity(&self, key: &AffinityKey) -> Option<AffinityWord>;
     /// Stores into `affinity`.
     fn set_affinity(&self, key: &AffinityKey, word: AffinityWord);
+    /// Map `hostports`.
+    fn host_port(&self, key: &FrontendKey) -> Option<HostPortWord>;
+    /// Map `pods`, by namespace cookie or by [`crate::hostport::pod_behind`].
+    fn pod(&self, key: u64) -> Option<&PodAddresses>;
+
+    /// The daemon's last heartbeat, CLOCK_MONOTONIC in nanoseconds.
+    fn heartbeat_ns(&self) -> u64;
+    /// CLOCK_MONOTONIC in nanoseconds.
+    fn now_ns(&self) -> u64;
+    /// A random number.
+    fn random(&self) -> u32;
+}
+
+/// The kernel as a hook of a socket sees it.
+pub trait Kernel: Maps {
     /// Map `choice`.
     fn choice(&self, key: &ChoiceKey) -> Option<ChoiceWord>;
     /// Stores into `choice`.
@@ -37,8 +53,6 @@ pub trait Kernel {
     fn dialled(&self, key: &ReverseKey) -> Option<Dialled>;
     /// Stores into `reverse_udp`.
     fn set_dialled(&self, key: &ReverseKey, dialled: &Dialled);
-    /// Map `pods`.
-    fn pod(&self, cookie: u64) -> Option<&PodAddresses>;
 
     /// The socket's record in `reverse`.
     fn record(&self) -> Option<&Record>;
@@ -53,10 +67,4 @@ pub trait Kernel {
     fn netns_cookie(&self) -> u64;
     /// The cookie of the node's own network namespace.
     fn node_netns(&self) -> u64;
-    /// The daemon's last heartbeat, CLOCK_MONOTONIC in nanoseconds.
-    fn heartbeat_ns(&self) -> u64;
-    /// CLOCK_MONOTONIC in nanoseconds.
-    fn now_ns(&self) -> u64;
-    /// A random number.
-    fn random(&self) -> u32;
 }

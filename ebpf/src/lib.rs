@@ -13,6 +13,7 @@ pub mod balance;
 pub mod block;
 pub mod choice;
 pub mod frontend;
+pub mod hostport;
 pub mod kernel;
 pub mod maps;
 pub mod pod;

@@ -23,6 +23,9 @@ pub const REVERSE_UDP: &str = "reverse_udp";
 /// HASH, key size 8, value size 32, [`PODS_ENTRIES`] entries, flags BPF_F_NO_PREALLOC (1):
 /// see [`crate::pod`]. Whoever comes first makes it with exactly these numbers.
 pub const PODS: &str = "pods";
+/// HASH, key size 20, value size 8, [`HOSTPORTS_ENTRIES`] entries, flags BPF_F_NO_PREALLOC (1): see
+/// [`crate::hostport`]. Whoever comes first makes it with exactly these numbers.
+pub const HOSTPORTS: &str = "hostports";
 /// PERCPU_ARRAY, [`crate::stats::Reason`] -> u64.
 pub const STATS: &str = "stats";
 /// ARRAY, mmapable, one element: the heartbeat of the daemon, CLOCK_MONOTONIC in nanoseconds.
@@ -30,6 +33,8 @@ pub const NODE: &str = "node";
 
 /// `max_entries` of [`PODS`]: sandboxes of one node, with room.
 pub const PODS_ENTRIES: u32 = 4096;
+/// `max_entries` of [`HOSTPORTS`]: a few for each sandbox of one node.
+pub const HOSTPORTS_ENTRIES: u32 = 16384;
 
 /// How long after its last heartbeat the daemon still counts as answering. It beats five times as often.
 pub const HEARTBEAT_VALID_NS: u64 = 1_000_000_000;

@@ -12,7 +12,8 @@ use ebpf::balance::{Verdict, connect, peer, receive, send};
 use ebpf::block::{Header, Line, ServiceWord};
 use ebpf::choice::{ChoiceKey, ChoiceWord};
 use ebpf::frontend::{FrontendKey, FrontendWord, TCP, UDP};
-use ebpf::kernel::Kernel;
+use ebpf::hostport::HostPortWord;
+use ebpf::kernel::{Kernel, Maps};
 use ebpf::pod::PodAddresses;
 use ebpf::reverse::{Dialled, Record, ReverseKey};
 use ebpf::stats::Reason;
@@ -58,7 +59,7 @@ struct Clock {
     heartbeat: u64,
 }
 
-impl Kernel for Fake {
+impl Maps for Fake {
     fn frontend(&self, key: &FrontendKey) -> Option<FrontendWord> {
         self.frontends.get(key).copied()
     }
@@ -81,6 +82,24 @@ impl Kernel for Fake {
     fn set_affinity(&self, key: &AffinityKey, word: AffinityWord) {
         self.affinity.borrow_mut().insert(*key, word);
     }
+    fn host_port(&self, _: &FrontendKey) -> Option<HostPortWord> {
+        None
+    }
+    fn pod(&self, cookie: u64) -> Option<&PodAddresses> {
+        self.pods.get(&cookie)
+    }
+    fn heartbeat_ns(&self) -> u64 {
+        self.clock.heartbeat
+    }
+    fn now_ns(&self) -> u64 {
+        self.clock.now.get()
+    }
+    fn random(&self) -> u32 {
+        self.random.get()
+    }
+}
+
+impl Kernel for Fake {
     fn choice(&self, key: &ChoiceKey) -> Option<ChoiceWord> {
         self.choice.borrow().get(key).copied()
     }
@@ -92,9 +111,6 @@ impl Kernel for Fake {
     }
     fn set_dialled(&self, key: &ReverseKey, dialled: &Dialled) {
         self.dialled.borrow_mut().insert(*key, *dialled);
-    }
-    fn pod(&self, cookie: u64) -> Option<&PodAddresses> {
-        self.pods.get(&cookie)
     }
     fn record(&self) -> Option<&Record> {
         self.socket.record.as_ref()
@@ -114,15 +130,6 @@ impl Kernel for Fake {
     }
     fn node_netns(&self) -> u64 {
         NODE
-    }
-    fn heartbeat_ns(&self) -> u64 {
-        self.clock.heartbeat
-    }
-    fn now_ns(&self) -> u64 {
-        self.clock.now.get()
-    }
-    fn random(&self) -> u32 {
-        self.random.get()
     }
 }
 

@@ -9,7 +9,7 @@ use ebpf::backend::Backend;
 use ebpf::block::Line;
 use ebpf::choice::ChoiceKey;
 use ebpf::frontend::FrontendKey;
-use ebpf::maps::PODS_ENTRIES;
+use ebpf::maps::{HOSTPORTS_ENTRIES, PODS_ENTRIES};
 use ebpf::pod::PodAddresses;
 use ebpf::reverse::{Dialled, Record, ReverseKey};
 use ebpf::stats;
@@ -35,6 +35,8 @@ pub(super) static CHOICE: LruHashMap<ChoiceKey, u64> = LruHashMap::pinned(1, 0);
 pub(super) static REVERSE_UDP: LruHashMap<ReverseKey, Dialled> = LruHashMap::pinned(1, 0);
 #[map(name = "pods")]
 pub(super) static PODS: HashMap<u64, PodAddresses> = HashMap::pinned(PODS_ENTRIES, NO_PREALLOC);
+#[map(name = "hostports")]
+pub(super) static HOSTPORTS: HashMap<FrontendKey, u64> = HashMap::pinned(HOSTPORTS_ENTRIES, NO_PREALLOC);
 #[map(name = "stats")]
 pub(super) static STATS: PerCpuArray<u64> = PerCpuArray::pinned(stats::ELEMENTS, 0);
 #[btf_map(name = "reverse")]
