@@ -134,6 +134,7 @@ pub fn source_config(args: &RunArgs, facts: &Facts) -> SourceConfig {
         }),
         None => SourceConfig::Kube(source::kube::Config {
             kubeconfig: args.source.kubeconfig.clone(),
+            api_server: args.source.api_server.clone(),
             node_name: facts.node_name.value.clone(),
             all_nodes: false,
             all_pods: false,

@@ -91,6 +91,10 @@ pub struct SourceArgs {
     /// Kubeconfig of the API server; without it the pod's service account is used.
     #[arg(long, value_name = "FILE", env = "FAIRWAY_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
+    /// URL of the API server that needs no service network, such as https://192.0.2.1:6443 [default: the
+    /// kubeconfig's, or the service account's].
+    #[arg(long, value_name = "URL", env = "FAIRWAY_API_SERVER", conflicts_with = "manifests")]
+    pub api_server: Option<String>,
     /// Ranges for cluster IPs of manifests, at most one a family.
     #[arg(
         long,

@@ -35,11 +35,17 @@ struct Bench {
 
 impl Bench {
     async fn start(server: ApiServer) -> Self {
+        let kubeconfig = server.kubeconfig();
+        Self::reach(server, &kubeconfig, None)
+    }
+
+    fn reach(server: ApiServer, kubeconfig: &str, api_server: Option<String>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config");
-        std::fs::write(&path, server.kubeconfig()).unwrap();
+        std::fs::write(&path, kubeconfig).unwrap();
         let config = kube::Config {
             kubeconfig: Some(path),
+            api_server,
             node_name: "a".to_owned(),
             all_nodes: false,
             all_pods: false,
@@ -303,6 +309,36 @@ async fn a_server_that_is_not_there_yet_is_waited_for() {
 }
 
 #[tokio::test]
+async fn the_option_says_better_than_the_kubeconfig_where_the_server_is() {
+    let server = small_server().await;
+    let url = format!("http://{}", server.address());
+    let nowhere = server.kubeconfig().replace(&url, "http://127.0.0.1:1");
+    let mut bench = Bench::reach(server, &nowhere, Some(url));
+    bench.until("the service", |snapshot| web(snapshot, 80)).await;
+}
+
+#[tokio::test]
+async fn a_url_that_is_none_is_one_sentence() {
+    for url in ["192.0.2.1:6443", "https://[::"] {
+        let server = small_server().await;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config");
+        std::fs::write(&path, server.kubeconfig()).unwrap();
+        let config = kube::Config {
+            kubeconfig: Some(path),
+            api_server: Some(url.to_owned()),
+            node_name: "a".to_owned(),
+            all_nodes: false,
+            all_pods: false,
+        };
+        let (sender, _events) = mpsc::channel(1);
+        let result = run(SourceConfig::Kube(config), sender, Reports::new(), CancellationToken::new()).await;
+        let sentence = format!("--api-server {url:?} is not a URL such as https://192.0.2.1:6443");
+        assert_eq!(result.unwrap_err().to_string(), sentence);
+    }
+}
+
+#[tokio::test]
 async fn a_kubeconfig_that_cannot_be_used_is_one_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let broken = folder.path().join("broken");
@@ -311,6 +347,7 @@ async fn a_kubeconfig_that_cannot_be_used_is_one_sentence() {
     {
         let config = kube::Config {
             kubeconfig: Some(path.clone()),
+            api_server: None,
             node_name: "a".to_owned(),
             all_nodes: false,
             all_pods: false,

@@ -42,6 +42,9 @@ const BAD_OBJECTS_MAX: usize = 1_000;
 pub struct Config {
     /// A kubeconfig; without one the service account of the pod, or else `$KUBECONFIG` and `~/.kube/config`.
     pub kubeconfig: Option<PathBuf>,
+    /// The URL of the API server, in place of the one that the kubeconfig or the service account has: a
+    /// node that balances services itself cannot reach the server by its ClusterIP before it has watched it.
+    pub api_server: Option<String>,
     /// The name of this node.
     pub node_name: String,
     /// Watch all Nodes, not only this one: for routes to them.
@@ -57,7 +60,7 @@ pub(super) async fn run(
     reports: Reports,
     cancel: CancellationToken,
 ) -> Result<(), Error> {
-    let client = client(config.kubeconfig.as_deref()).await?;
+    let client = client(&config).await?;
     let link = Link { client, events, reports, doubt: Arc::default() };
     let mut tasks = JoinSet::new();
     tokio::select! {
@@ -74,8 +77,21 @@ pub(super) async fn run(
     }
 }
 
-async fn client(kubeconfig: Option<&Path>) -> Result<Client, Error> {
-    let config = match kubeconfig {
+async fn client(config: &Config) -> Result<Client, Error> {
+    let mut access = access(config.kubeconfig.as_deref()).await?;
+    if let Some(url) = &config.api_server {
+        let refused = || Error::ApiServer(url.clone());
+        access.cluster_url = url.parse().map_err(|_| refused())?;
+        if access.cluster_url.scheme().is_none() {
+            return Err(refused());
+        }
+    }
+    Client::try_from(access).map_err(|error| Error::NoCluster(error.to_string()))
+}
+
+/// Where the server is and who asks.
+async fn access(kubeconfig: Option<&Path>) -> Result<::kube::Config, Error> {
+    match kubeconfig {
         Some(path) => {
             let refused =
                 |error: String| Error::Kubeconfig { path: path.to_owned(), error: first_line(&error) };
@@ -84,11 +100,10 @@ async fn client(kubeconfig: Option<&Path>) -> Result<Client, Error> {
             let read = Kubeconfig::read_from(path).map_err(|error| refused(error.to_string()))?;
             ::kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
                 .await
-                .map_err(|error| refused(error.to_string()))?
+                .map_err(|error| refused(error.to_string()))
         }
-        None => ::kube::Config::infer().await.map_err(|error| Error::NoCluster(error.to_string()))?,
-    };
-    Client::try_from(config).map_err(|error| Error::NoCluster(error.to_string()))
+        None => ::kube::Config::infer().await.map_err(|error| Error::NoCluster(error.to_string())),
+    }
 }
 
 /// The sentence of an error that goes on with an excerpt.

@@ -47,6 +47,9 @@ pub enum Error {
         /// Why.
         error: String,
     },
+    /// The URL of the API server is none.
+    #[error("--api-server {0:?} is not a URL such as https://192.0.2.1:6443")]
+    ApiServer(String),
     /// Nothing says where the API server is.
     #[error("no manifests, no kubeconfig and no service account to find the cluster by: {0}")]
     NoCluster(String),
