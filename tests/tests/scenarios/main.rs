@@ -6,6 +6,7 @@
 mod affinity;
 mod balancing;
 mod endpoints;
+mod health;
 mod leaving;
 mod restart;
 mod services;
