@@ -22,9 +22,11 @@ use crate::cli::RunArgs;
 use crate::facts::{self, Facts};
 use crate::health::{self, Health};
 use crate::network::{self, Prepared};
+use crate::notice::Notices;
+use crate::reported::Reported;
 use crate::source::{Reports, SourceConfig, manifests};
 use crate::state::{NodeSettings, State};
-use crate::step::{Progress, Reported, Stepper};
+use crate::step::{Progress, Stepper};
 use crate::{cluster, source};
 
 /// Two cores must do for a node, and the daemon is not what it is there for.
@@ -74,7 +76,7 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
         None => None,
     };
     let reports = Reports::new();
-    let health = Health::new(reports.connection());
+    let health = Health::new(reports.connection(), reports.notices().clone());
     let snapshots = start_source(args, &facts, (&reports, &health), tasks)?;
     let first = tasks.first_snapshot(snapshots.clone()).await?;
     let cluster_dns = facts::cluster_dns(args, &first).value;
@@ -98,10 +100,16 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     tasks.spawn("heartbeat", beat(proxy.heartbeat(), tasks.cancel.clone()));
     let (progress, seen) = watch::channel(Progress::default());
     let (queries, asked) = mpsc::channel(QUERIES);
-    let stepper =
-        Stepper { proxy, names, progress, health: health.clone(), metrics, reported: Reported::default() };
+    let stepper = Stepper {
+        proxy,
+        names,
+        progress,
+        health: health.clone(),
+        metrics,
+        reported: Reported::new(reports.notices()),
+    };
     tasks.spawn("stepper", stepper.run(snapshots, asked, tasks.cancel.clone()));
-    start_health(&health, healthz, seen.clone(), tasks);
+    start_health((&health, reports.notices()), healthz, seen.clone(), tasks);
     let node = node_settings(args, &facts, cluster_dns, pod_cidrs)?;
     let state = State { progress: seen, zone, queries, reports, health, registry, node };
     tasks.spawn("admin", server::serve(listener, Arc::new(state), tasks.cancel.clone()));
@@ -210,7 +218,7 @@ fn start_dns(
 }
 
 fn start_health(
-    health: &Health,
+    (health, notices): (&Health, &Notices),
     healthz: Option<TcpListener>,
     progress: watch::Receiver<Progress>,
     tasks: &mut Tasks,
@@ -222,7 +230,8 @@ fn start_health(
             Ok(())
         });
     }
-    tasks.spawn("health ports", health::serve_ports(progress, health.clone(), tasks.cancel.clone()));
+    let ports = health::serve_ports(progress, health.clone(), notices.clone(), tasks.cancel.clone());
+    tasks.spawn("health ports", ports);
 }
 
 fn node_settings(

@@ -12,6 +12,8 @@ pub mod health;
 mod http;
 mod logging;
 mod network;
+pub mod notice;
+mod reported;
 pub mod source;
 pub mod state;
 pub mod step;

@@ -2,19 +2,20 @@
 //! leads to an address that this node does not serve. DNS forgets, proxy grows, DNS learns, proxy shrinks.
 //! It owns both sides, and answers the questions that only their owner can.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Result, bail};
 use dns::Names;
 use model::{ObjectName, Snapshot};
-use proxy::{BackendState, Conflict, Facts, HealthPorts, Outcome, Proxy, Tables};
+use proxy::{BackendState, Facts, HealthPorts, Outcome, Proxy, Tables};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
+use crate::reported::Reported;
 
 /// How far the stepper has come; published after each snapshot.
 #[derive(Clone, Debug, Default)]
@@ -52,15 +53,8 @@ pub struct Stepper {
     pub health: Health,
     /// The proxy's metrics.
     pub metrics: proxy::Metrics,
-    /// What has been reported, so that each problem is logged once.
+    /// What has been reported, so that each problem is told once.
     pub reported: Reported,
-}
-
-/// The problems that stand, as they were logged.
-#[derive(Debug, Default)]
-pub struct Reported {
-    unprogrammed: BTreeMap<ObjectName, String>,
-    conflicts: BTreeSet<Conflict>,
 }
 
 impl Stepper {
@@ -108,7 +102,7 @@ impl Stepper {
         let leaving = snapshot.nodes.get(&planner.facts().name).is_none_or(|node| node.leaving);
         self.health.applied(snapshot.generation, leaving, SystemTime::now());
         tracing::debug!(generation = snapshot.generation, ops, "stepped");
-        self.reported.say(&unprogrammed, &conflicts);
+        self.reported.say(&unprogrammed, &conflicts, planner.sctp());
         self.progress.send_replace(Progress {
             snapshot: Arc::clone(snapshot),
             tables: self.proxy.tables(),
@@ -127,25 +121,6 @@ impl Stepper {
                 let _ = reply.send(());
             }
         }
-    }
-}
-
-impl Reported {
-    /// Logs what was not there before.
-    fn say(&mut self, unprogrammed: &BTreeMap<ObjectName, String>, conflicts: &[Conflict]) {
-        for (service, reason) in unprogrammed {
-            if self.unprogrammed.get(service) != Some(reason) {
-                tracing::warn!(%service, reason, "not programmed; its name answers SERVFAIL until there is room");
-            }
-        }
-        for conflict in conflicts {
-            if !self.conflicts.contains(conflict) {
-                let Conflict { frontend, winner, loser } = conflict;
-                tracing::warn!(%frontend, %winner, %loser, "claimed twice; the older service has it");
-            }
-        }
-        self.unprogrammed.clone_from(unprogrammed);
-        self.conflicts = conflicts.iter().cloned().collect();
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
+use crate::notice::{Notice, Notices, Subject};
 use crate::source::Connection;
 
 pub use ports::serve_ports;
@@ -34,6 +35,7 @@ pub enum Part {
 pub struct Health {
     known: Arc<Mutex<Known>>,
     connection: watch::Receiver<Connection>,
+    notices: Notices,
 }
 
 #[derive(Debug, Default)]
@@ -59,11 +61,12 @@ impl Part {
 
 impl Health {
     /// Nothing has been applied yet and nothing is unwell. `connection` is the source's.
-    pub fn new(connection: watch::Receiver<Connection>) -> Self {
-        Self { known: Arc::default(), connection }
+    pub fn new(connection: watch::Receiver<Connection>, notices: Notices) -> Self {
+        Self { known: Arc::default(), connection, notices }
     }
 
-    /// A part is well, or else one sentence about what is wrong. Told in the log when it changes.
+    /// A part is well, or else one sentence about what is wrong. A change is logged, and told of
+    /// the Node.
     pub fn set(&self, part: Part, state: Result<(), String>) {
         let mut known = self.lock();
         match state {
@@ -76,6 +79,8 @@ impl Health {
                 let before = known.unwell.insert(part, sentence.clone());
                 if before.as_ref() != Some(&sentence) {
                     tracing::warn!(part = part.as_str(), problem = sentence, "unwell");
+                    let note = format!("{}: {sentence}", part.as_str());
+                    self.notices.tell(Notice { subject: Subject::Node, reason: "Unwell", note });
                 }
             }
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Result, bail};
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use model::ObjectName;
+use model::{Kind, ObjectName};
 use proxy::{HealthPort, HealthPorts};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::Health;
 use super::server::serve;
 use crate::http::{JSON, Reply, reply};
+use crate::notice::{Notice, Notices, Subject};
 use crate::step::Progress;
 
 /// How often a port that could not be bound is tried again.
@@ -32,6 +33,7 @@ type Answers = BTreeMap<u16, (ObjectName, HealthPort)>;
 /// The open ports.
 struct Ports {
     health: Health,
+    notices: Notices,
     answers: Arc<Mutex<Answers>>,
     open: BTreeMap<SocketAddr, JoinHandle<()>>,
     /// Addresses that could not be bound, as they were reported.
@@ -45,9 +47,11 @@ struct Ports {
 pub async fn serve_ports(
     mut progress: watch::Receiver<Progress>,
     health: Health,
+    notices: Notices,
     cancel: CancellationToken,
 ) -> Result<()> {
-    let mut ports = Ports { health, answers: Arc::default(), open: BTreeMap::new(), failed: BTreeSet::new() };
+    let mut ports =
+        Ports { health, notices, answers: Arc::default(), open: BTreeMap::new(), failed: BTreeSet::new() };
     let mut served: Option<(HealthPorts, Vec<IpAddr>)> = None;
     loop {
         let (wanted, addresses) = {
@@ -103,7 +107,7 @@ impl Ports {
                     self.failed.remove(&address);
                     self.open.insert(address, tokio::spawn(self.server(listener, address.port())));
                 }
-                Err(error) => self.report(address, &error),
+                Err(error) => self.report(&answers[&address.port()].0, address, &error),
             }
         }
     }
@@ -129,8 +133,11 @@ impl Ports {
         let _ = server.await;
     }
 
-    fn report(&mut self, address: SocketAddr, error: &std::io::Error) {
+    fn report(&mut self, service: &ObjectName, address: SocketAddr, error: &std::io::Error) {
         if self.failed.insert(address) {
+            let subject = Subject::ObjectHere(Kind::Service, service.clone());
+            let note = format!("the health-check node port {address} cannot be bound on this node: {error}");
+            self.notices.tell(Notice { subject, reason: "HealthPortUnavailable", note });
             tracing::warn!(%address, %error, "a health-check node port cannot be bound; load balancers see this node as down");
         }
     }

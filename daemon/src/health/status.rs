@@ -100,6 +100,7 @@ mod tests {
 
     use super::super::{Health, Part};
     use super::*;
+    use crate::notice::Notices;
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(seconds)
@@ -113,7 +114,7 @@ mod tests {
 
     fn health() -> (Health, watch::Sender<Connection>) {
         let (sender, connection) = watch::channel(Connection::Starting);
-        (Health::new(connection), sender)
+        (Health::new(connection, Notices::default()), sender)
     }
 
     #[test]

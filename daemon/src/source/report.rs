@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use super::Connection;
+use crate::notice::{Notice, Notices, Subject};
 
 /// How many standing problems of one part are kept; more are only counted.
 const KEPT: usize = 1_000;
@@ -25,6 +26,9 @@ pub struct Problem {
     pub reason: Reason,
     /// One line that names file or object, field and fault.
     pub text: String,
+    /// The object of the cluster that it is about.
+    #[serde(skip)]
+    pub object: Option<(model::Kind, model::ObjectName)>,
 }
 
 /// Why something was not taken.
@@ -65,6 +69,9 @@ pub struct Reports {
     seen: Family<ReasonLabel, Counter>,
     open: Gauge,
     connection: Arc<watch::Sender<Connection>>,
+    connected: Gauge,
+    away_since: Gauge,
+    notices: Notices,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -75,7 +82,13 @@ struct ReasonLabel {
 impl Problem {
     /// A problem.
     pub fn new(reason: Reason, text: impl Into<String>) -> Self {
-        Self { reason, text: text.into() }
+        Self { reason, text: text.into(), object: None }
+    }
+
+    /// The same, about an object of the cluster: whoever looks at the object is to see it.
+    #[must_use]
+    pub fn about(self, kind: model::Kind, name: model::ObjectName) -> Self {
+        Self { object: Some((kind, name)), ..self }
     }
 }
 
@@ -103,6 +116,18 @@ impl Reports {
             "Problems of the sources that stand now",
             self.open.clone(),
         );
+        registry.register("source_connected", "1 while the cluster is heard from", self.connected.clone());
+        registry.register(
+            "source_away_since_timestamp_seconds",
+            "When the cluster was last lost, in seconds since the epoch; 0 while it is heard from",
+            self.away_since.clone(),
+        );
+        self.notices.register(registry);
+    }
+
+    /// The way to the Events of the cluster, for everybody.
+    pub const fn notices(&self) -> &Notices {
+        &self.notices
     }
 
     /// Says all problems of one part. New ones are logged and counted.
@@ -114,6 +139,10 @@ impl Reports {
         for problem in problems.iter().filter(|problem| before.binary_search(problem).is_err()) {
             self.seen.get_or_create(&ReasonLabel { reason: problem.reason }).inc();
             log(problem);
+            if let Some((kind, name)) = &problem.object {
+                let subject = Subject::Object(*kind, name.clone());
+                self.notices.tell(Notice { subject, reason: "Invalid", note: problem.text.clone() });
+            }
         }
         problems.truncate(KEPT);
         standing.insert(part, problems);
@@ -129,6 +158,8 @@ impl Reports {
     /// The cluster has been heard from.
     pub(super) fn heard(&self) {
         if self.connection.send_if_modified(Connection::heard) {
+            self.connected.set(1);
+            self.away_since.set(0);
             tracing::info!("the cluster is there");
         }
     }
@@ -136,6 +167,9 @@ impl Reports {
     /// An attempt to hear from the cluster failed at `now`.
     pub(super) fn failed(&self, now: SystemTime, error: &str) {
         if self.connection.send_if_modified(|connection| connection.failed(now, error)) {
+            let since = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            self.connected.set(0);
+            self.away_since.set(i64::try_from(since).unwrap_or(i64::MAX));
             tracing::warn!(error, "the cluster is away; what is known stays");
         }
     }

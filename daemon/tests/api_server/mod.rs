@@ -1,6 +1,7 @@
 //! As much of an API server as a watcher can tell: lists in pages, watches with and without initial events,
 //! versions, and the ways in which a real one fails. Objects in memory, HTTP/1.1 on the loopback.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use futures::StreamExt;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
@@ -125,6 +126,12 @@ impl ApiServer {
         self.state.lock().unwrap().requests.clone()
     }
 
+    /// The objects of a path.
+    pub(crate) fn objects(&self, path: &str) -> Vec<Value> {
+        let state = self.state.lock().unwrap();
+        state.objects.get(path).into_iter().flat_map(BTreeMap::values).cloned().collect()
+    }
+
     pub(crate) fn refuse_streaming(&self) {
         self.state.lock().unwrap().streams = false;
     }
@@ -218,8 +225,15 @@ async fn answer(
             Some((key.to_owned(), value.to_owned()))
         })
         .collect();
+    if request.method() == Method::POST {
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        return Ok(create(&mut state.lock().unwrap(), &path, serde_json::from_slice(&body).unwrap()));
+    }
     let mut locked = state.lock().unwrap();
     locked.requests.push(request.uri().to_string());
+    if let Some(object) = one(&locked, &path) {
+        return Ok(full(StatusCode::OK, object));
+    }
     if path == "/version" {
         let info = json!({"major": "1", "minor": locked.minor, "gitVersion": "", "gitCommit": "",
             "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "", "platform": ""});
@@ -275,6 +289,25 @@ async fn answer(
 fn gone() -> Value {
     json!({"type": "ERROR", "object": {"kind": "Status", "apiVersion": "v1", "status": "Failure",
         "code": 410, "reason": "Expired", "message": "too old resource version"}})
+}
+
+/// `/api/v1/namespaces/NAMESPACE/KIND/NAME`, as objects are kept: by the path of all of their kind.
+fn one<'a>(state: &'a State, path: &str) -> Option<&'a Value> {
+    let (start, rest) = path.split_once("/namespaces/")?;
+    let [namespace, kind, name] = rest.split('/').collect::<Vec<_>>().try_into().ok()?;
+    state.objects.get(&format!("{start}/{kind}"))?.get(&(namespace.to_owned(), name.to_owned()))
+}
+
+fn create(state: &mut State, path: &str, object: Value) -> Response<Body> {
+    let key = |field: &str| object["metadata"][field].as_str().unwrap().to_owned();
+    let (start, rest) = path.split_once("/namespaces/").unwrap();
+    let (namespace, kind) = rest.split_once('/').unwrap();
+    assert_eq!(key("namespace"), namespace, "as a real server would ask for");
+    let objects = state.objects.entry(format!("{start}/{kind}")).or_default();
+    match objects.entry((key("namespace"), key("name"))) {
+        Entry::Occupied(_) => refuse(409, "already exists"),
+        Entry::Vacant(free) => full(StatusCode::CREATED, free.insert(object)),
+    }
 }
 
 fn list(state: &State, path: &str, query: &BTreeMap<String, String>) -> Response<Body> {

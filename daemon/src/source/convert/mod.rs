@@ -2,7 +2,7 @@
 //!
 //! The API's types say anything, the model's cannot say what is wrong, so a conversion either succeeds or
 //! names the object, the field and what is wrong with it. An object is taken whole or not at all, as the API
-//! server would; only what R11 says to skip is skipped. Pure. Called by `kube.rs` and by `manifests/`.
+//! server would; only what R11 says to skip is skipped. Pure. Called by `kube/` and by `manifests/`.
 
 mod endpoints;
 mod node;

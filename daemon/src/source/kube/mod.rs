@@ -1,5 +1,5 @@
 //! The cluster from the Kubernetes API: one watch for each kind, as events. The only module that knows the
-//! crate `kube`; no type of it crosses this file.
+//! crate `kube`; no type of it leaves this folder.
 //!
 //! An object is converted as it arrives and dropped: there is no store behind the watches, and a list never
 //! holds more of the API's objects than one page. Called by `source::run`.
@@ -23,6 +23,8 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+mod events;
 
 use super::Error;
 use super::convert::{self, BadObject};
@@ -181,6 +183,8 @@ impl Link {
             Kind::EndpointSlice
         };
         tasks.spawn(self.clone().attend(other));
+        let notices = self.reports.notices().clone();
+        tasks.spawn(events::write(self.client.clone(), config.node_name.clone(), notices));
     }
 
     fn watch<K: Watchable>(&self, tasks: &mut JoinSet<()>, watch: Watch<K>, streaming: bool) {
@@ -352,7 +356,8 @@ impl Sink {
 
     fn note(&mut self, bad: BadObject) {
         if self.bad.len() < BAD_OBJECTS_MAX {
-            let problem = Problem::new(Reason::BadObject, bad.to_string());
+            let text = bad.to_string();
+            let problem = Problem::new(Reason::BadObject, text).about(bad.kind, bad.name.clone());
             self.bad.insert(bad.name, problem);
         }
     }
