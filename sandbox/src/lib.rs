@@ -25,9 +25,11 @@ mod names;
 mod namespace;
 mod netlink;
 mod node;
+mod node_routes;
 mod pause;
 mod range;
 mod record;
+mod repair;
 mod run;
 mod sandbox;
 mod settings;
@@ -62,13 +64,17 @@ pub use manifest::{
 pub use maps::{PruneError, prune, tell};
 pub use masquerade::{Masquerade, remove_masquerade};
 pub use namespace::{NamespaceError, NetworkNamespace, current_cookie};
-pub use netlink::{HostRoute, Link, MacAddress, Netlink, NetlinkError, Veth};
+pub use netlink::{Changes, HostRoute, Link, MacAddress, Netlink, NetlinkError, Veth};
 pub use node::{
     add_loopback_addresses, enable_forwarding, local_addresses, node_addresses, node_mtu,
     remove_loopback_addresses,
 };
+pub use node_routes::{
+    NodeRoutes, OwnAddress, RouteOptions, RoutedNode, VXLAN_DEVICE, own_addresses, plan as plan_node_routes,
+};
 pub use pause::PROGRAM as PAUSE_PROGRAM;
 pub use record::{ContainerPort, PodId, Record};
+pub use repair::Repair;
 pub use run::{RunError, RunOptions, notices, run, run_with};
 pub use sandbox::SandboxError;
 pub use settings::{Settings, SettingsError, fetch_settings};

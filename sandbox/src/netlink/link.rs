@@ -135,7 +135,7 @@ impl Netlink {
     }
 }
 
-fn to_link(message: &RouteNetlinkMessage) -> Option<Link> {
+pub(super) fn to_link(message: &RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = message else { return None };
     let mut link = Link {
         index: message.header.index,

@@ -8,9 +8,12 @@
 )]
 
 mod address;
+mod changes;
 mod link;
 pub(crate) mod netfilter;
+mod node_route;
 mod route;
+mod vxlan;
 
 use std::io;
 
@@ -23,8 +26,11 @@ use netlink_sys::{Socket, SocketAddr};
 
 use crate::namespace::{NamespaceError, NetworkNamespace};
 
+pub use changes::Changes;
 pub use link::{Link, MacAddress, Veth};
+pub(crate) use node_route::NodeRoute;
 pub use route::HostRoute;
+pub(crate) use vxlan::VxlanDevice;
 
 /// A request that the kernel refused, or that could not be made.
 #[derive(Debug, thiserror::Error)]

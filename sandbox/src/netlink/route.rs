@@ -13,9 +13,9 @@ use super::address::{family, full_length};
 use super::{Netlink, NetlinkError};
 
 /// Marks our routes: no protocol of iproute2's list has this number.
-const PROTOCOL: RouteProtocol = RouteProtocol::Other(70);
+pub(super) const PROTOCOL: RouteProtocol = RouteProtocol::Other(70);
 /// One metric for both families: uniqueness is per destination, table, metric and TOS.
-const METRIC: u32 = 1024;
+pub(super) const METRIC: u32 = 1024;
 
 /// A route to one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +48,17 @@ impl Netlink {
 
     /// Every route that [`Netlink::add_host_route`] made in the namespace.
     pub fn host_routes(&mut self) -> Result<Vec<HostRoute>, NetlinkError> {
+        Ok(self.all_routes()?.iter().filter_map(to_host_route).collect())
+    }
+
+    /// Every route of the namespace, as the kernel tells it.
+    pub(super) fn all_routes(&mut self) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut message = RouteMessage::default();
             message.header.address_family = family;
             let answers = self.dump(RouteNetlinkMessage::GetRoute(message));
-            let answers = answers.map_err(|error| NetlinkError::new("listing routes", error))?;
-            routes.extend(answers.iter().filter_map(to_host_route));
+            routes.extend(answers.map_err(|error| NetlinkError::new("listing routes", error))?);
         }
         Ok(routes)
     }
@@ -121,7 +125,9 @@ fn route_message(destination: IpAddr, index: u32) -> RouteMessage {
 
 fn to_host_route(message: &RouteNetlinkMessage) -> Option<HostRoute> {
     let RouteNetlinkMessage::NewRoute(message) = message else { return None };
-    if message.header.protocol != PROTOCOL {
+    let has_gateway =
+        message.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::Gateway(_)));
+    if message.header.protocol != PROTOCOL || has_gateway {
         return None;
     }
     let address = message.attributes.iter().find_map(|attribute| match attribute {
@@ -136,7 +142,7 @@ fn to_host_route(message: &RouteNetlinkMessage) -> Option<HostRoute> {
     is_host.then_some(HostRoute { address, link })
 }
 
-const fn to_ip(address: &RouteAddress) -> Option<IpAddr> {
+pub(super) const fn to_ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
         RouteAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
