@@ -18,10 +18,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::server::{self, Listener};
-use crate::cli::RunArgs;
+use crate::cli::{NodeRouteMode, RunArgs};
 use crate::facts::{self, Facts};
 use crate::health::{self, Health};
-use crate::network::{self, Prepared};
+use crate::network::{self, Keeper, Prepared, Settled};
 use crate::notice::Notices;
 use crate::reported::Reported;
 use crate::source::{Reports, SourceConfig, manifests};
@@ -85,17 +85,19 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
 
     // What can fail comes before what others would notice: the programs are attached last.
     let listen: Vec<IpAddr> = cluster_dns.iter().chain(&args.names.dns_local).copied().collect();
-    let prepared = Prepared::new(&args.place, &listen)?;
-    let sockets = dns_sockets(&listen)?;
-    let proxy = Proxy::open(proxy_config(args, &facts, &cluster_dns))?;
-    network::open(args, &facts, &pod_cidrs, &listen)?;
-    prepared.keep();
-
-    let zone = names.reader();
     let mut registry = Registry::default();
     let own = registry.sub_registry_with_prefix("fairway");
     reports.register(own);
     let metrics = proxy::Metrics::register(own);
+    let settled = Settled { args: args.clone(), facts: facts.clone(), dns: listen.clone() };
+    let keeper = Keeper::new(settled, network::Metrics::register(own))?;
+    let prepared = Prepared::new(&args.place, &listen)?;
+    let sockets = dns_sockets(&listen)?;
+    let proxy = Proxy::open(proxy_config(args, &facts, &cluster_dns))?;
+    keeper.open(&first)?;
+    prepared.keep();
+
+    let zone = names.reader();
     start_dns(args, sockets, &zone, &mut registry, tasks)?;
     tasks.spawn("heartbeat", beat(proxy.heartbeat(), tasks.cancel.clone()));
     let (progress, seen) = watch::channel(Progress::default());
@@ -109,6 +111,7 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
         reported: Reported::new(reports.notices()),
     };
     tasks.spawn("stepper", stepper.run(snapshots, asked, tasks.cancel.clone()));
+    tasks.spawn("network", keeper.run(seen.clone(), tasks.cancel.clone()));
     start_health((&health, reports.notices()), healthz, seen.clone(), tasks);
     let node = node_settings(args, &facts, cluster_dns, pod_cidrs)?;
     let state = State { progress: seen, zone, queries, reports, health, registry, node };
@@ -144,7 +147,7 @@ pub fn source_config(args: &RunArgs, facts: &Facts) -> SourceConfig {
             kubeconfig: args.source.kubeconfig.clone(),
             api_server: args.source.api_server.clone(),
             node_name: facts.node_name.value.clone(),
-            all_nodes: false,
+            all_nodes: args.network.node_routes != NodeRouteMode::Off,
             all_pods: false,
         }),
     }

@@ -67,6 +67,9 @@ pub struct RunArgs {
     /// Names.
     #[command(flatten)]
     pub names: NameArgs,
+    /// Pods of this node and of others.
+    #[command(flatten)]
+    pub network: NetworkArgs,
     /// Where /healthz and /livez are answered; "" for nowhere.
     #[arg(
         long,
@@ -124,6 +127,42 @@ pub struct NodeArgs {
     /// Ranges that pods reach with their own address, besides those of pods and nodes.
     #[arg(long, value_name = "CIDR", env = "FAIRWAY_NO_MASQUERADE", value_delimiter = ',')]
     pub no_masquerade: Vec<IpNet>,
+}
+
+/// Pods of this node and of others.
+#[derive(Args, Clone, Debug)]
+pub struct NetworkArgs {
+    /// Fairway as CNI plug-in.
+    #[command(flatten)]
+    pub cni: CniArgs,
+    /// Routes to the pods of other nodes: none, straight on the same link and VXLAN elsewhere, or VXLAN to all.
+    #[arg(long, value_name = "HOW", env = "FAIRWAY_NODE_ROUTES", default_value = "off")]
+    pub node_routes: NodeRouteMode,
+    /// UDP port of VXLAN, the same on every node.
+    #[arg(long, value_name = "PORT", env = "FAIRWAY_VXLAN_PORT", default_value_t = 8472, value_parser = clap::value_parser!(u16).range(1..))]
+    pub vxlan_port: u16,
+}
+
+/// Fairway as the CNI plug-in of the node's container runtime: both directories, or it is not.
+#[derive(Args, Clone, Debug)]
+pub struct CniArgs {
+    /// Directory of the runtime's CNI programs, where Fairway's is installed.
+    #[arg(long, value_name = "DIR", env = "FAIRWAY_CNI_BIN_DIR", requires = "cni_conf_dir")]
+    pub cni_bin_dir: Option<PathBuf>,
+    /// Directory of the runtime's CNI lists, where Fairway's is written once the node is ready.
+    #[arg(long, value_name = "DIR", env = "FAIRWAY_CNI_CONF_DIR", requires = "cni_bin_dir")]
+    pub cni_conf_dir: Option<PathBuf>,
+}
+
+/// How the pods of other nodes are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NodeRouteMode {
+    /// Somebody else routes.
+    Off,
+    /// Straight where a node is on the same link, else through VXLAN.
+    Auto,
+    /// Through VXLAN: where the link drops packets of addresses that it did not give out.
+    Vxlan,
 }
 
 /// Names.

@@ -15,8 +15,8 @@ mod until;
 
 pub use daemon::Daemon;
 pub use machine::{bound_concurrency, cgroup_root, program, root_or_skip};
-pub use network::{OUTSIDE4, OUTSIDE6, ROUTER4, ROUTER6};
-pub use node::{NODE4, NODE6, Node, Options};
+pub use network::{OUTSIDE4, OUTSIDE6, Place, ROUTER4, ROUTER6};
+pub use node::{NODE4, NODE6, Node, Options, Site};
 pub use pod::Pod;
 pub use probe::{Answers, Flow, Kind};
 pub use process::{Background, Finished};

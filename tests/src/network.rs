@@ -1,4 +1,5 @@
-//! The network around a node: its namespace with an uplink, and outside a router and a host beyond it.
+//! The network around a node: its namespace with an uplink, and outside a router and a host beyond it. Another node
+//! can be put on the same link, or behind the router.
 //!
 //! The outside knows no route to the pods, so a pod's packet comes back only if it was masqueraded.
 
@@ -7,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::node::{NODE4, NODE6};
+use crate::node::Site;
 
 /// The router on the node's link.
 pub const ROUTER4: &str = "192.0.2.1";
@@ -25,6 +26,17 @@ pub(crate) struct Network {
     pub node: String,
     /// The name of the namespace outside.
     pub outside: String,
+    /// The namespace outside is another node's, and stays.
+    is_guest: bool,
+}
+
+/// Where another node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the first node's link.
+    Beside,
+    /// On another link of the router.
+    Behind,
 }
 
 impl Network {
@@ -32,38 +44,71 @@ impl Network {
     ///
     /// # Errors
     /// A command of iproute2 failed.
-    pub(crate) fn create(name: &str) -> Result<Self> {
-        let network = Self { node: name.to_owned(), outside: format!("{name}-out") };
+    pub(crate) fn create(name: &str, site: &Site) -> Result<Self> {
+        let network = Self { node: name.to_owned(), outside: format!("{name}-out"), is_guest: false };
         ip(&["netns", "add", &network.node])?;
         ip(&["netns", "add", &network.outside])?;
-        let (node, outside) = (&network.node, &network.outside);
-        ip(&["-n", node, "link", "add", "uplink", "type", "veth", "peer", "name", "node", "netns", outside])?;
-        let node6 = format!("{NODE6}/64");
-        let node4 = format!("{NODE4}/24");
-        let (router4, router6) = (format!("{ROUTER4}/24"), format!("{ROUTER6}/64"));
-        let (host4, host6) = (format!("{OUTSIDE4}/32"), format!("{OUTSIDE6}/128"));
-        let addresses = [
-            (node, "uplink", &node4),
-            (node, "uplink", &node6),
-            (outside, "node", &router4),
-            (outside, "node", &router6),
-            (outside, "lo", &host4),
-            (outside, "lo", &host6),
-        ];
-        for (namespace, link, address) in addresses {
-            let mut words = vec!["-n", namespace, "address", "add", address, "dev", link];
-            if address.contains(':') {
-                // Duplicate address detection would cost two seconds.
-                words.push("nodad");
-            }
-            ip(&words)?;
+        let outside = &network.outside;
+        network.plug("node", site)?;
+        add_address(outside, "node", &format!("{}/24", site.router4))?;
+        add_address(outside, "node", &format!("{}/64", site.router6))?;
+        add_address(outside, "lo", &format!("{OUTSIDE4}/32"))?;
+        add_address(outside, "lo", &format!("{OUTSIDE6}/128"))?;
+        for link in ["lo", "node"] {
+            ip(&["-n", outside, "link", "set", link, "up"])?;
         }
-        for (namespace, link) in [(node, "lo"), (node, "uplink"), (outside, "lo"), (outside, "node")] {
-            ip(&["-n", namespace, "link", "set", link, "up"])?;
-        }
-        ip(&["-n", node, "route", "add", "default", "via", ROUTER4])?;
-        ip(&["-n", node, "-6", "route", "add", "default", "via", ROUTER6])?;
+        network.add_default_routes(site)?;
         Ok(network)
+    }
+
+    /// Makes the namespace of another node, connected to the outside of this one.
+    ///
+    /// # Errors
+    /// A command of iproute2 failed.
+    pub(crate) fn join(&self, name: &str, site: &Site, place: Place) -> Result<Self> {
+        let network = Self { node: name.to_owned(), outside: self.outside.clone(), is_guest: true };
+        let outside = &network.outside;
+        ip(&["netns", "add", &network.node])?;
+        network.plug("second", site)?;
+        match place {
+            Place::Beside => {
+                ip(&["-n", outside, "link", "add", "lan", "type", "bridge"])?;
+                for link in ["node", "second"] {
+                    ip(&["-n", outside, "address", "flush", "dev", link, "scope", "global"])?;
+                    ip(&["-n", outside, "link", "set", link, "master", "lan"])?;
+                }
+                add_address(outside, "lan", &format!("{}/24", site.router4))?;
+                add_address(outside, "lan", &format!("{}/64", site.router6))?;
+                ip(&["-n", outside, "link", "set", "lan", "up"])?;
+            }
+            Place::Behind => {
+                add_address(outside, "second", &format!("{}/24", site.router4))?;
+                add_address(outside, "second", &format!("{}/64", site.router6))?;
+                let forward =
+                    "echo 1 >/proc/sys/net/ipv4/ip_forward && echo 1 >/proc/sys/net/ipv6/conf/all/forwarding";
+                ip(&["netns", "exec", outside, "sh", "-c", forward])?;
+            }
+        }
+        ip(&["-n", outside, "link", "set", "second", "up"])?;
+        network.add_default_routes(site)?;
+        Ok(network)
+    }
+
+    /// Connects the node's uplink to a new link outside.
+    fn plug(&self, link: &str, site: &Site) -> Result<()> {
+        let (node, outside) = (&self.node, &self.outside);
+        ip(&["-n", node, "link", "add", "uplink", "type", "veth", "peer", "name", link, "netns", outside])?;
+        add_address(node, "uplink", &format!("{}/24", site.node4))?;
+        add_address(node, "uplink", &format!("{}/64", site.node6))?;
+        for link in ["lo", "uplink"] {
+            ip(&["-n", node, "link", "set", link, "up"])?;
+        }
+        Ok(())
+    }
+
+    fn add_default_routes(&self, site: &Site) -> Result<()> {
+        ip(&["-n", &self.node, "route", "add", "default", "via", site.router4])?;
+        ip(&["-n", &self.node, "-6", "route", "add", "default", "via", site.router6])
     }
 
     /// Gives the node's loopback another address. Twice is fine: two servers may share one.
@@ -93,7 +138,8 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        for (name, path) in [(&self.node, self.node_path()), (&self.outside, self.outside_path())] {
+        let outside = (!self.is_guest).then(|| (&self.outside, self.outside_path()));
+        for (name, path) in [(&self.node, self.node_path())].into_iter().chain(outside) {
             // More than once: a second Ctrl-C ends `ip` as well.
             for _ in 0..3 {
                 if path.exists() {
@@ -102,6 +148,15 @@ impl Drop for Network {
             }
         }
     }
+}
+
+fn add_address(namespace: &str, link: &str, address: &str) -> Result<()> {
+    let mut words = vec!["-n", namespace, "address", "add", address, "dev", link];
+    if address.contains(':') {
+        // Duplicate address detection would cost two seconds.
+        words.push("nodad");
+    }
+    ip(&words)
 }
 
 fn path(name: &str) -> PathBuf {

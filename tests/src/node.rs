@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context, Result, bail};
 
 use crate::machine::{bound_concurrency, cgroup_root, program, root_or_skip};
-use crate::network::Network;
+use crate::network::{Network, Place};
 use crate::process::{self, Background, Finished};
 use crate::until::until;
 use crate::{Answers, Daemon, Flow, Kind};
@@ -18,6 +18,52 @@ use crate::{Answers, Daemon, Flow, Kind};
 pub const NODE4: &str = "192.0.2.10";
 /// The node's address.
 pub const NODE6: &str = "2001:db8:2::10";
+
+/// Which node it is: its name, its addresses, its router, and the ranges of its pods.
+#[derive(Debug)]
+pub struct Site {
+    /// The name.
+    pub name: &'static str,
+    /// The node's address.
+    pub node4: &'static str,
+    /// The node's address.
+    pub node6: &'static str,
+    /// The router on its link.
+    pub router4: &'static str,
+    /// The router on its link.
+    pub router6: &'static str,
+    /// The ranges of its pods, as `--pod-cidr` has them.
+    pub pod_cidrs: &'static str,
+}
+
+/// The usual node.
+const FIRST: &Site = &Site {
+    name: "node-a",
+    node4: NODE4,
+    node6: NODE6,
+    router4: crate::ROUTER4,
+    router6: crate::ROUTER6,
+    pod_cidrs: "10.244.1.0/24,fd00:244:1::/64",
+};
+
+/// A second node on the link of the first.
+const BESIDE: &Site = &Site {
+    name: "node-b",
+    node4: "192.0.2.11",
+    node6: "2001:db8:2::11",
+    pod_cidrs: "10.244.2.0/24,fd00:244:2::/64",
+    ..*FIRST
+};
+
+/// A second node on another link.
+const BEHIND: &Site = &Site {
+    name: "node-b",
+    node4: "203.0.113.11",
+    node6: "2001:db8:3::11",
+    router4: "203.0.113.1",
+    router6: "2001:db8:3::1",
+    pod_cidrs: "10.244.2.0/24,fd00:244:2::/64",
+};
 
 /// Where a test wants something else than the usual daemon.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +91,7 @@ pub struct Node {
     fairway: PathBuf,
     probe: PathBuf,
     options: Options,
+    site: &'static Site,
 }
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -76,7 +123,24 @@ impl Node {
     /// # Errors
     /// What could not be made.
     pub fn create(options: Options) -> Result<Self> {
-        let name = format!("fw{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        let name = new_name();
+        Self::create_in(Network::create(&name, FIRST)?, FIRST, options)
+    }
+
+    /// Makes another node without starting its daemon, connected to this one. It must be dropped first.
+    ///
+    /// # Errors
+    /// What could not be made.
+    pub fn create_other(&self, place: Place, options: Options) -> Result<Self> {
+        let site = match place {
+            Place::Beside => BESIDE,
+            Place::Behind => BEHIND,
+        };
+        Self::create_in(self.network.join(&new_name(), site, place)?, site, options)
+    }
+
+    fn create_in(network: Network, site: &'static Site, options: Options) -> Result<Self> {
+        let name = network.node.clone();
         let folder = std::env::temp_dir().join(&name);
         let find = |name: &str| match &options.programs {
             Some(folder) => Ok(folder.join(name)),
@@ -85,7 +149,8 @@ impl Node {
         let node = Self {
             daemon: None,
             background: Vec::new(),
-            network: Network::create(&name)?,
+            network,
+            site,
             cgroup: cgroup_root()?.join(&name),
             bpf_dir: Path::new("/sys/fs/bpf").join(&name),
             fairway: find("fairway")?,
@@ -146,15 +211,15 @@ impl Node {
         let cgroup = self.cgroup.display().to_string();
         let mut flags: Vec<String> = [
             "--node-name",
-            "node-a",
+            self.site.name,
             "--cgroup",
             &cgroup,
             "--pod-cidr",
-            "10.244.1.0/24,fd00:244:1::/64",
+            self.site.pod_cidrs,
             "--service-cidr",
             "10.96.0.0/16,fd00:96::/112",
             "--dns-upstream",
-            crate::ROUTER4,
+            self.site.router4,
         ]
         .map(str::to_owned)
         .to_vec();
@@ -337,6 +402,11 @@ impl Node {
         &self.network.node
     }
 
+    /// Which node it is.
+    pub fn site(&self) -> &'static Site {
+        self.site
+    }
+
     /// The path of the probe, for a pod's command.
     pub fn probe(&self) -> &Path {
         &self.probe
@@ -399,6 +469,10 @@ impl Drop for Node {
             let _ = writeln!(std::io::stderr(), "{} leaves something behind: {error:#}", self.network.node);
         }
     }
+}
+
+fn new_name() -> String {
+    format!("fw{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
 }
 
 fn is_loopback(address: &str) -> bool {

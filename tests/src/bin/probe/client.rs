@@ -48,21 +48,30 @@ impl Tally {
 pub(crate) fn tcp(ask: &Ask) -> Result<()> {
     let mut tally = Tally::default();
     for _ in 0..ask.count {
-        tally.count(converse(ask.target, Duration::from_millis(ask.timeout)));
+        tally.count(converse(ask));
     }
     tally.print();
     Ok(())
 }
 
-fn converse(target: SocketAddr, timeout: Duration) -> io::Result<(String, SocketAddr)> {
-    let stream = TcpStream::connect_timeout(&target, timeout)?;
+fn converse(ask: &Ask) -> io::Result<(String, SocketAddr)> {
+    let timeout = Duration::from_millis(ask.timeout);
+    let stream = TcpStream::connect_timeout(&ask.target, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
-    (&stream).write_all(b"who\n")?;
+    (&stream).write_all(&question(ask.bytes))?;
     let mut answer = String::new();
     if BufReader::new(&stream).read_line(&mut answer)? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     Ok((answer, stream.peer_addr()?))
+}
+
+/// The server's answer is at least as long.
+fn question(bytes: usize) -> Vec<u8> {
+    let mut question = b"who".to_vec();
+    question.resize(bytes.saturating_sub(1).max(question.len()), b' ');
+    question.push(b'\n');
+    question
 }
 
 /// `probe udp`.
@@ -75,7 +84,7 @@ pub(crate) fn udp(arguments: &Datagrams) -> Result<()> {
             Some(socket) => socket,
             None => socket(arguments, target)?,
         };
-        tally.count(exchange(&socket, target, arguments.connected));
+        tally.count(exchange(&socket, target, arguments));
         if arguments.one_socket {
             kept = Some(socket);
         }
@@ -92,14 +101,19 @@ fn socket(arguments: &Datagrams, target: SocketAddr) -> Result<UdpSocket> {
     Ok(socket)
 }
 
-fn exchange(socket: &UdpSocket, target: SocketAddr, connected: bool) -> io::Result<(String, SocketAddr)> {
+fn exchange(
+    socket: &UdpSocket,
+    target: SocketAddr,
+    arguments: &Datagrams,
+) -> io::Result<(String, SocketAddr)> {
+    let (question, connected) = (question(arguments.ask.bytes), arguments.connected);
     if connected {
         socket.connect(target)?;
-        socket.send(b"who\n")?;
+        socket.send(&question)?;
     } else {
-        socket.send_to(b"who\n", target)?;
+        socket.send_to(&question, target)?;
     }
-    let mut buffer = [0; 1500];
+    let mut buffer = [0; 1 << 16];
     let (length, from) = socket.recv_from(&mut buffer)?;
     let from = if connected { socket.peer_addr()? } else { from };
     Ok((String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned(), from))

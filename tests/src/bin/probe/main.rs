@@ -87,6 +87,9 @@ struct Ask {
     /// How often.
     #[arg(long, default_value_t = 1)]
     count: u32,
+    /// The least length of question and answer.
+    #[arg(long, default_value_t = 0)]
+    bytes: usize,
     /// How long to wait for an answer, in milliseconds.
     #[arg(long, default_value_t = 2000)]
     timeout: u64,

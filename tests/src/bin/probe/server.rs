@@ -54,20 +54,25 @@ fn converse(stream: &TcpStream, name: &str) {
             let _ = writer.write_all(format!("{head}{answer}").as_bytes());
             return;
         }
-        if writer.write_all(answer.as_bytes()).is_err() {
+        if writer.write_all(padded(&answer, line.len()).as_bytes()).is_err() {
             return;
         }
     }
 }
 
 fn datagrams(socket: &UdpSocket, name: &str) {
-    let mut buffer = [0; 1500];
+    let mut buffer = [0; 1 << 16];
     loop {
         // An ICMP error about an earlier answer is no reason to stop.
-        if let Ok((_, peer)) = socket.recv_from(&mut buffer) {
-            let _ = socket.send_to(answer(name, peer).as_bytes(), peer);
+        if let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(padded(&answer(name, peer), length).as_bytes(), peer);
         }
     }
+}
+
+/// As long as the question: large packets are to pass in both directions.
+fn padded(answer: &str, length: usize) -> String {
+    format!("{:length$}\n", answer.trim_end(), length = length.saturating_sub(1))
 }
 
 fn answer(name: &str, peer: SocketAddr) -> String {

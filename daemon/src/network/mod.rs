@@ -1,6 +1,9 @@
 //! What the node's own network needs around the daemon: its DNS addresses on `lo`, forwarding, the masquerade
 //! rule, and the pods map filled from the links that are there. Blocking and quick; called at the start, and by
-//! `fairway cleanup`.
+//! `fairway cleanup`. What is kept up afterwards is the keeper's.
+
+mod cni;
+mod keeper;
 
 use std::io;
 use std::net::IpAddr;
@@ -8,10 +11,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
-use sandbox::{ClusterDns, DnsPolicy, Masquerade};
+use model::Snapshot;
+use sandbox::{ClusterDns, DnsPolicy, Masquerade, NodeRoutes, RoutedNode};
 
 use crate::cli::{PlaceArgs, RunArgs};
 use crate::facts::Facts;
+
+pub(crate) use keeper::{Keeper, Metrics};
 
 /// In the run directory: the addresses that this daemon put on `lo`, one a line, for `fairway cleanup`.
 const LOOPBACK_FILE: &str = "loopback-addresses";
@@ -53,31 +59,69 @@ impl Drop for Prepared {
     }
 }
 
+/// What the network of the node is made from and does not change while the daemon runs.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    /// The options.
+    pub(crate) args: RunArgs,
+    /// What they leave open.
+    pub(crate) facts: Facts,
+    /// The addresses on which names are answered.
+    pub(crate) dns: Vec<IpAddr>,
+}
+
 /// Lets pods reach the world and tells the data plane whose namespace is whose.
 ///
 /// # Errors
 /// One sentence.
-pub(crate) fn open(args: &RunArgs, facts: &Facts, pod_cidrs: &[IpNet], dns: &[IpAddr]) -> Result<()> {
-    sandbox::enable_forwarding(pod_cidrs).context("cannot let this node forward for its pods")?;
-    let nodes = facts.node_ips.value.iter().map(|ip| IpNet::from(*ip));
-    let masquerade = Masquerade {
-        pods: pod_cidrs.to_vec(),
-        direct: nodes.chain(args.node.no_masquerade.iter().copied()).collect(),
-        dns: dns.to_vec(),
-    };
-    masquerade.apply().context("cannot install the masquerade rule")?;
+fn open(settled: &Settled, snapshot: &Snapshot) -> Result<()> {
+    let args = &settled.args;
+    let pod_cidrs = settled.facts.pod_cidrs(snapshot).value;
+    sandbox::enable_forwarding(&pod_cidrs).context("cannot let this node forward for its pods")?;
+    masquerade(settled, snapshot, &pod_cidrs).apply().context("cannot install the masquerade rule")?;
     for attachment in sandbox::attachments().context("cannot list the links of sandboxes")? {
         sandbox::tell(&args.place.bpf_dir, &attachment).context("cannot fill the map of pods")?;
     }
     Ok(())
 }
 
-/// Takes away what [`open`] and [`Prepared`] made.
+/// Which packets of pods get the node's address, where nftables does it: those to anything but pods, nodes and the
+/// ranges of the options.
+fn masquerade(settled: &Settled, snapshot: &Snapshot, pod_cidrs: &[IpNet]) -> Masquerade {
+    let own = settled.facts.node_ips.value.iter().map(|ip| IpNet::from(*ip));
+    let nodes = snapshot.nodes.values().flat_map(|node| {
+        let addresses = node.addresses.iter().map(|ip| IpNet::from(*ip));
+        addresses.chain(node.pod_cidrs.iter().copied())
+    });
+    let direct: Vec<IpNet> =
+        own.chain(nodes).chain(settled.args.node.no_masquerade.iter().copied()).collect();
+    Masquerade {
+        pods: pod_cidrs.to_vec(),
+        // Of thousands of nodes with neighbouring ranges a few remain.
+        direct: IpNet::aggregate(&direct),
+        dns: settled.dns.clone(),
+    }
+}
+
+impl Settled {
+    /// This node as the others see it: by its Node object, where it says.
+    fn own_node(&self, snapshot: &Snapshot, pod_cidrs: &[IpNet]) -> RoutedNode {
+        let name = &self.facts.node_name.value;
+        let told = snapshot.nodes.get(name.as_str()).map(|node| node.addresses.clone()).unwrap_or_default();
+        let addresses = if told.is_empty() { self.facts.node_ips.value.clone() } else { told };
+        RoutedNode { name: name.clone(), addresses, pod_cidrs: pod_cidrs.to_vec() }
+    }
+}
+
+/// Takes away what [`open`], [`Prepared`] and the keeper made.
 ///
 /// # Errors
 /// One sentence; what could be removed is.
 pub(crate) fn close(run_dir: &Path) -> Result<()> {
+    // First, so that no runtime begins with another pod.
+    cni::remove(run_dir)?;
     sandbox::remove_masquerade().context("cannot remove the masquerade rule")?;
+    NodeRoutes::default().apply().context("cannot remove the routes to other nodes")?;
     sandbox::remove_loopback_addresses(&noted(run_dir)?).context("cannot take the DNS addresses from lo")?;
     for attachment in sandbox::attachments().context("cannot list the links of sandboxes")? {
         // The pins went before, so there is no map entry to take along.

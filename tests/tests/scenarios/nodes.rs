@@ -1,0 +1,171 @@
+//! Two nodes: pods reach each other with their own addresses, straight on one link and through VXLAN over a router,
+//! whatever is lost meanwhile.
+//!
+//! Both nodes read the same Node objects.
+
+use anyhow::{Result, ensure};
+use tests::{Kind, Node, Options, Place, Pod, until};
+
+/// Far more than the MTU of any link: many full packets.
+const LARGE: &str = "60000";
+
+/// Two nodes with their daemons, each with a pod that answers.
+struct Pair<'a> {
+    nodes: [&'a Node; 2],
+    pods: [Pod; 2],
+}
+
+fn node_objects(nodes: &[&Node]) -> String {
+    let object = |node: &&Node| {
+        let site = node.site();
+        let addresses = [site.node4, site.node6]
+            .map(|address| format!("{{type: InternalIP, address: \"{address}\"}}"))
+            .join(", ");
+        let ranges: Vec<String> = site.pod_cidrs.split(',').map(|range| format!("\"{range}\"")).collect();
+        format!(
+            "apiVersion: v1\nkind: Node\nmetadata: {{name: {}}}\nspec: {{podCIDRs: [{}]}}\nstatus: {{addresses: [{addresses}]}}\n---\n",
+            site.name,
+            ranges.join(", "),
+        )
+    };
+    nodes.iter().map(object).collect()
+}
+
+fn options() -> Options {
+    let flags = ["--node-routes", "auto"].map(str::to_owned).to_vec();
+    Options { flags, ..Options::default() }
+}
+
+/// Runs a test on two nodes with a pod each.
+fn run(place: Place, test: impl FnOnce(&mut Node, &mut Node, &[Pod; 2]) -> Result<()>) {
+    Node::run(options(), |first| {
+        let mut second = first.create_other(place, options())?;
+        let objects = node_objects(&[first, &second]);
+        first.write("nodes.yaml", &objects)?;
+        second.write("nodes.yaml", &objects)?;
+        second.start_daemon()?;
+        let pod = |node: &Node, name: &str| {
+            Pod::serve(node, name, &[], &[("tcp", Kind::Tcp, 80), ("udp", Kind::Udp, 53)])
+        };
+        let pods = [pod(first, "t/a")?, pod(&second, "t/b")?];
+        test(first, &mut second, &pods)
+    });
+}
+
+impl Pair<'_> {
+    /// Each pod reaches the other in both families, in small and large packets, and is seen with its own address.
+    fn reach_each_other(&self) -> Result<()> {
+        for (here, there) in [(0, 1), (1, 0)] {
+            let (client, server) = (&self.pods[here], &self.pods[there]);
+            let name = server.name.trim_start_matches("t/");
+            for (own, target) in client.addresses.iter().zip(&server.addresses) {
+                for (kind, port, bytes) in [
+                    (Kind::Tcp, 80, "0"),
+                    (Kind::Tcp, 80, LARGE),
+                    (Kind::Udp, 53, "1472"),
+                    (Kind::Udp, 53, "9000"),
+                ] {
+                    let target = std::net::SocketAddr::new(*target, port).to_string();
+                    until(&format!("{} to reach {target} with {bytes} bytes", client.name), || {
+                        let more = ["--bytes", bytes, "--timeout", "1000"];
+                        let answers = client.ask(self.nodes[here], kind, &target, &more)?;
+                        answers.only_from(&[name])?;
+                        ensure!(
+                            answers.seen_as.keys().eq([&own.to_string()]),
+                            "seen as {:?}",
+                            answers.seen_as
+                        );
+                        Ok(())
+                    })?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn routes(node: &Node) -> Result<String> {
+    let four = node.command(&["ip", "route", "show", "proto", "70"])?.success()?.stdout;
+    Ok(four + &node.command(&["ip", "-6", "route", "show", "proto", "70"])?.success()?.stdout)
+}
+
+/// The second node ends and comes again, and the first goes on; then what each loses comes back.
+fn survive(first: &mut Node, second: &mut Node, pods: &[Pod; 2]) -> Result<()> {
+    let reach =
+        |first: &Node, second: &Node| Pair { nodes: [first, second], pods: pods.clone() }.reach_each_other();
+    reach(first, second)?;
+    let before = routes(first)?;
+    second.daemon()?.kill()?;
+    second.daemon = None;
+    reach(first, second)?;
+    second.start_daemon()?;
+    reach(first, second)?;
+
+    // As a restart of networkd would: everything of ours is flushed on both sides.
+    for node in [&*first, &*second] {
+        for family in ["-4", "-6"] {
+            node.command(&["ip", family, "route", "flush", "proto", "70"])?.success()?;
+        }
+    }
+    reach(first, second)?;
+    ensure!(routes(first)? == before, "not as it was:\n{before}{}", routes(first)?);
+    ensure!(first.daemon()?.metric("fairway_network_repairs_total", "pod-route")? > 0.0, "not reported");
+
+    // The node goes: nothing leads there any more.
+    first.write("nodes.yaml", &node_objects(&[first]))?;
+    until("the routes to go", || {
+        let left = routes(first)?;
+        ensure!(!left.contains("10.244.2.0/24") && !left.contains("fd00:244:2::/64"), "{left}");
+        Ok(())
+    })
+}
+
+#[test]
+fn pods_of_two_nodes_on_one_link_reach_each_other_straight() {
+    run(Place::Beside, |first, second, pods| {
+        survive(first, second, pods)?;
+        let links = first.command(&["ip", "link", "show"])?.success()?.stdout;
+        ensure!(!links.contains("fairway.vxlan"), "{links}");
+        Ok(())
+    });
+}
+
+#[test]
+fn pods_of_two_nodes_behind_a_router_reach_each_other_by_vxlan() {
+    run(Place::Behind, |first, second, pods| {
+        let reach = |first: &Node, second: &Node| {
+            Pair { nodes: [first, second], pods: pods.clone() }.reach_each_other()
+        };
+        reach(first, second)?;
+        first.command(&["ip", "link", "delete", "fairway.vxlan"])?.success()?;
+        second.command(&["bridge", "fdb", "flush", "dev", "fairway.vxlan"])?.success()?;
+        second.command(&["ip", "link", "set", "fairway.vxlan", "down"])?.success()?;
+        reach(first, second)?;
+        survive(first, second, pods)?;
+        let links = first.command(&["ip", "link", "show"])?.success()?.stdout;
+        ensure!(!links.contains("fairway.vxlan"), "nobody is behind it:\n{links}");
+        Ok(())
+    });
+}
+
+#[test]
+fn the_ranges_of_a_node_change_while_the_daemon_runs() {
+    run(Place::Beside, |first, second, _| {
+        let objects = node_objects(&[first, second]);
+        let moved = objects.replace("10.244.2.0/24", "10.244.9.0/24");
+        ensure!(moved != objects, "the range is in the manifest");
+        until("the route", || {
+            ensure!(routes(first)?.contains("10.244.2.0/24 via 192.0.2.11 dev uplink"), "{}", routes(first)?);
+            Ok(())
+        })?;
+        first.write("nodes.yaml", &moved)?;
+        until("the other route", || {
+            let found = routes(first)?;
+            ensure!(
+                found.contains("10.244.9.0/24 via 192.0.2.11") && !found.contains("10.244.2.0/24"),
+                "{found}"
+            );
+            Ok(())
+        })
+    });
+}
