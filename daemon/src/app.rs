@@ -170,6 +170,7 @@ fn proxy_config(args: &RunArgs, facts: &Facts, cluster_dns: &[IpAddr]) -> proxy:
         node_addresses: args.node.node_ip.clone(),
         cluster_dns: cluster_dns.to_vec(),
         sizes: Sizes::default(),
+        end_tcp: args.node.end_tcp,
     }
 }
 

@@ -127,6 +127,9 @@ pub struct NodeArgs {
     /// Ranges that pods reach with their own address, besides those of pods and nodes.
     #[arg(long, value_name = "CIDR", env = "FAIRWAY_NO_MASQUERADE", value_delimiter = ',')]
     pub no_masquerade: Vec<IpNet>,
+    /// End TCP connections through a service once their pod, of this node, is gone and in no EndpointSlice.
+    #[arg(long, env = "FAIRWAY_END_TCP")]
+    pub end_tcp: bool,
 }
 
 /// Pods of this node and of others.

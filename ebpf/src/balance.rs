@@ -7,7 +7,7 @@ use crate::backend::{self, Backend};
 use crate::block::{HEADER_WORDS, Header, LINE_WORDS, Window};
 use crate::choice::{ChoiceKey, ChoiceWord};
 use crate::frontend::{FrontendKey, FrontendWord};
-use crate::kernel::{Kernel, Maps};
+use crate::kernel::{Kernel, Maps, Recorded};
 use crate::maps::HEARTBEAT_VALID_NS;
 use crate::reverse::{Dialled, Record, ReverseKey};
 use crate::stats::Reason;
@@ -49,19 +49,36 @@ impl Route {
 /// A socket connects to `key`: TCP, or UDP that becomes connected.
 #[inline(always)]
 pub fn connect<K: Kernel>(kernel: &K, key: &FrontendKey) -> Verdict {
-    let (service, id, backend) = match choose(kernel, key) {
+    let (id, backend) = match choose(kernel, key) {
         Ok(chosen) => chosen,
         Err(stop) => {
             // An earlier connect() of this socket may have left a record; what it says is over.
-            kernel.forget_record();
+            release(kernel);
             return stop.verdict(kernel);
         }
     };
     kernel.opened(id);
-    if !kernel.set_record(&Record::new(*key.address(), key.port(), service, id)) {
-        kernel.count(Reason::NotRecorded);
+    let record = Record::new(key, id, backend);
+    if !kernel.add_record(&record) {
+        // The socket was connected before, or the map is full.
+        release(kernel);
+        if !kernel.add_record(&record) {
+            kernel.count(Reason::NotRecorded);
+        }
     }
     Verdict::Send(*backend.address(), backend.port())
+}
+
+/// A socket is closed, or connects again: what it dialled before is over.
+#[inline(always)]
+pub fn release<R: Recorded>(kernel: &R) {
+    let Some(record) = kernel.record() else { return };
+    if let Some(backend) = kernel.recorded_backend(record.backend())
+        && record.led_to(backend)
+    {
+        kernel.closed(record.backend());
+    }
+    kernel.remove_record();
 }
 
 /// A UDP socket sends a datagram to `key` without being connected to it.
@@ -103,7 +120,7 @@ pub fn receive<K: Kernel>(
 
 /// The frontend that a connected socket dialled, if it dialled one.
 #[inline(always)]
-pub fn peer<K: Kernel>(kernel: &K) -> Option<(Address, Port)> {
+pub fn peer<R: Recorded>(kernel: &R) -> Option<(Address, Port)> {
     let record = kernel.record()?;
     if record.is_known() { Some((*record.address(), record.port())) } else { None }
 }
@@ -136,13 +153,13 @@ impl Stop {
     }
 }
 
-/// A backend for a connection: service id, backend id, backend. No closures in here: those that the compiler
+/// A backend for a connection: its id, and itself. No closures in here: those that the compiler
 /// does not inline carry enums into the BTF, which the kernel refuses.
 #[inline(always)]
-fn choose<'a, K: Kernel>(kernel: &'a K, key: &FrontendKey) -> Result<(u32, u32, &'a Backend), Stop> {
+fn choose<'a, K: Kernel>(kernel: &'a K, key: &FrontendKey) -> Result<(u32, &'a Backend), Stop> {
     let route = route(kernel, key)?;
     let id = pick(kernel, &route, key.address().is_ipv4())?;
-    Ok((route.service, id, load(kernel, id)?))
+    Ok((id, load(kernel, id)?))
 }
 
 #[inline(always)]
@@ -178,6 +195,9 @@ pub(crate) fn follow<K: Maps>(kernel: &K, word: FrontendWord, local: bool) -> Re
     let (window, bit) =
         if local { (header.local(), backend::LOCAL) } else { (header.cluster(), backend::CLUSTER) };
     if window.is_empty() {
+        if !here_first {
+            kernel.refused(word.service());
+        }
         return Err(match (here_first, header.slots) {
             (true, _) => Stop::Leave(Reason::HereFirst),
             (false, 0) => Stop::Refuse(Reason::NoEndpoint),

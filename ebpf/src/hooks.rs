@@ -7,11 +7,11 @@ mod maps;
 mod socket;
 
 use aya_ebpf::helpers::generated::bpf_set_retval;
-use aya_ebpf::macros::cgroup_sock_addr;
-use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
+use aya_ebpf::programs::{SockAddrContext, SockContext};
 use ebpf::balance::{self, Verdict};
 
-use self::socket::Socket;
+use self::socket::{Closing, Socket};
 
 const GO_ON: i32 = 1;
 const FAIL: i32 = 0;
@@ -97,6 +97,13 @@ fn getpeername6(ctx: SockAddrContext) -> i32 {
     if let Some((address, port)) = balance::peer(&socket) {
         socket.set(address, port);
     }
+    GO_ON
+}
+
+/// The last close() of any socket.
+#[cgroup_sock(sock_release)]
+fn release(ctx: SockContext) -> i32 {
+    balance::release(&Closing(ctx));
     GO_ON
 }
 

@@ -23,6 +23,8 @@ pub trait Maps {
     fn backend(&self, id: u32) -> Option<&Backend>;
     /// Counts a connection opened to a backend.
     fn opened(&self, id: u32);
+    /// Counts a connection that a service has no backend for.
+    fn refused(&self, service: u32);
     /// Counts a reason.
     fn count(&self, reason: Reason);
 
@@ -43,8 +45,20 @@ pub trait Maps {
     fn random(&self) -> u32;
 }
 
+/// The record of the socket of a hook.
+pub trait Recorded {
+    /// The socket's record in `reverse`.
+    fn record(&self) -> Option<&Record>;
+    /// Removes the socket's record.
+    fn remove_record(&self);
+    /// Map `backends`.
+    fn recorded_backend(&self, id: u32) -> Option<&Backend>;
+    /// Counts a connection to a backend that is closed.
+    fn closed(&self, id: u32);
+}
+
 /// The kernel as a hook of a socket sees it.
-pub trait Kernel: Maps {
+pub trait Kernel: Maps + Recorded {
     /// Map `choice`.
     fn choice(&self, key: &ChoiceKey) -> Option<ChoiceWord>;
     /// Stores into `choice`.
@@ -54,12 +68,8 @@ pub trait Kernel: Maps {
     /// Stores into `reverse_udp`.
     fn set_dialled(&self, key: &ReverseKey, dialled: &Dialled);
 
-    /// The socket's record in `reverse`.
-    fn record(&self) -> Option<&Record>;
-    /// Stores the socket's record; false if there was no memory.
-    fn set_record(&self, record: &Record) -> bool;
-    /// Forgets the socket's record.
-    fn forget_record(&self);
+    /// Stores the socket's record; false if it has one, or if there is no room.
+    fn add_record(&self, record: &Record) -> bool;
 
     /// The cookie of the socket.
     fn socket_cookie(&self) -> u64;

@@ -16,7 +16,7 @@ pub const BACKENDS: &str = "backends";
 pub const AFFINITY: &str = "affinity";
 /// LRU_HASH, [`crate::choice::ChoiceKey`] -> [`crate::choice::ChoiceWord`].
 pub const CHOICE: &str = "choice";
-/// SK_STORAGE, [`crate::reverse::Record`].
+/// HASH, socket cookie -> [`crate::reverse::Record`]; [`REVERSE_ENTRIES`] entries, NO_PREALLOC.
 pub const REVERSE: &str = "reverse";
 /// LRU_HASH, [`crate::reverse::ReverseKey`] -> [`crate::reverse::Dialled`].
 pub const REVERSE_UDP: &str = "reverse_udp";
@@ -26,6 +26,10 @@ pub const PODS: &str = "pods";
 /// HASH, key size 20, value size 8, [`HOSTPORTS_ENTRIES`] entries, flags BPF_F_NO_PREALLOC (1): see
 /// [`crate::hostport`]. Whoever comes first makes it with exactly these numbers.
 pub const HOSTPORTS: &str = "hostports";
+/// ARRAY, mmapable, backend id -> connections closed, u64. Beside `backends`, whose elements are full.
+pub const CLOSED: &str = "closed";
+/// ARRAY, mmapable, service id -> connections refused or unreachable, u64.
+pub const REFUSED: &str = "refused";
 /// PERCPU_ARRAY, [`crate::stats::Reason`] -> u64.
 pub const STATS: &str = "stats";
 /// ARRAY, mmapable, one element: the heartbeat of the daemon, CLOCK_MONOTONIC in nanoseconds.
@@ -33,6 +37,10 @@ pub const NODE: &str = "node";
 
 /// `max_entries` of [`PODS`]: sandboxes of one node, with room.
 pub const PODS_ENTRIES: u32 = 4096;
+/// `max_entries` of [`REVERSE`]: open connections through frontends of one node. All layouts share the map, so
+/// it does not follow the size of the cluster.
+pub const REVERSE_ENTRIES: u32 = 1 << 18;
+
 /// `max_entries` of [`HOSTPORTS`]: a few for each sandbox of one node.
 pub const HOSTPORTS_ENTRIES: u32 = 16384;
 

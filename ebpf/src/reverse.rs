@@ -1,10 +1,12 @@
 //! What turns a backend's address back into the frontend that was dialled.
 //!
-//! Map `reverse`: SK_STORAGE of connected sockets. This layout never changes, because the kernel cannot
-//! migrate it: later layouts use the reserved bytes and a higher version, and open the same pinned map.
+//! Map `reverse`: HASH of connected sockets by their cookie, from connect() to close(). All layouts share the
+//! one pinned map, because sockets outlive every layout: a later one writes a higher version.
 //! Map `reverse_udp`: LRU of unconnected UDP sockets, by socket cookie and backend address.
 
 use crate::address::{Address, Port, mix};
+use crate::backend::Backend;
+use crate::frontend::FrontendKey;
 
 /// The only version so far.
 pub const VERSION: u8 = 1;
@@ -12,7 +14,7 @@ pub const VERSION: u8 = 1;
 const VERSION_WORD: u16 = (VERSION as u16).to_le();
 
 /// What a connected socket dialled: version, zero, port in network order, address, service id, backend id,
-/// four reserved zero bytes.
+/// check of the backend's address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Record {
@@ -22,16 +24,30 @@ pub struct Record {
     address: Address,
     service: u32,
     backend: u32,
-    reserved: u32,
+    check: u32,
 }
 
 const _: () = assert!(size_of::<Record>() == 32);
 
 impl Record {
-    /// The record of a socket that dialled `address` and `port`.
+    /// The record of a socket that dialled `key` and was sent to `backend`, whose id is `id`.
     #[inline(always)]
-    pub const fn new(address: Address, port: Port, service: u32, backend: u32) -> Self {
-        Self { version: VERSION_WORD, port, address, service, backend, reserved: 0 }
+    pub const fn new(key: &FrontendKey, id: u32, backend: &Backend) -> Self {
+        Self {
+            version: VERSION_WORD,
+            port: key.port(),
+            address: *key.address(),
+            service: backend.service(),
+            backend: id,
+            check: check(backend),
+        }
+    }
+
+    /// Whether `backend`, which has the recorded id now, is the one that the socket was sent to: ids are
+    /// reused.
+    #[inline(always)]
+    pub const fn led_to(&self, backend: &Backend) -> bool {
+        self.service == backend.service() && self.check == check(backend)
     }
 
     /// Whether it says anything.
@@ -52,15 +68,17 @@ impl Record {
         self.port
     }
 
-    /// The service id at the time.
-    pub const fn service(&self) -> u32 {
-        self.service
-    }
-
     /// The backend id at the time.
+    #[inline(always)]
     pub const fn backend(&self) -> u32 {
         self.backend
     }
+}
+
+#[inline(always)]
+const fn check(backend: &Backend) -> u32 {
+    let [a, b, c, d] = backend.address().words();
+    mix(mix(mix(mix(mix(1, a), b), c), d), backend.port().word() as u32)
 }
 
 /// Map key of `reverse_udp`: socket cookie, backend address, port in network order, six zero bytes.

@@ -8,12 +8,12 @@ use std::net::IpAddr;
 use ebpf::address::{Address, Port};
 use ebpf::affinity::{AffinityKey, AffinityWord};
 use ebpf::backend::{Backend, CLUSTER, LOCAL};
-use ebpf::balance::{Verdict, connect, peer, receive, send};
+use ebpf::balance::{Verdict, connect, peer, receive, release, send};
 use ebpf::block::{Header, Line, ServiceWord};
 use ebpf::choice::{ChoiceKey, ChoiceWord};
 use ebpf::frontend::{FrontendKey, FrontendWord, TCP, UDP};
 use ebpf::hostport::HostPortWord;
-use ebpf::kernel::{Kernel, Maps};
+use ebpf::kernel::{Kernel, Maps, Recorded};
 use ebpf::pod::PodAddresses;
 use ebpf::reverse::{Dialled, Record, ReverseKey};
 use ebpf::stats::Reason;
@@ -40,15 +40,17 @@ struct Fake {
 /// The socket that calls.
 #[derive(Default)]
 struct Socket {
-    record: Option<Record>,
+    /// Each record stays where it was, as a hook may hold it.
+    records: RefCell<Vec<&'static Record>>,
+    has_record: Cell<bool>,
     netns: Cell<u64>,
 }
 
 /// What the decisions did besides answering.
 #[derive(Default)]
 struct Seen {
-    stored: Cell<Option<Record>>,
-    forgotten: Cell<bool>,
+    closed: Cell<Option<u32>>,
+    refused: Cell<Option<u32>>,
     counted: Cell<Option<Reason>>,
 }
 
@@ -73,6 +75,9 @@ impl Maps for Fake {
         self.backends.get(&id)
     }
     fn opened(&self, _: u32) {}
+    fn refused(&self, service: u32) {
+        self.seen.refused.set(Some(service));
+    }
     fn count(&self, reason: Reason) {
         self.seen.counted.set(Some(reason));
     }
@@ -99,6 +104,21 @@ impl Maps for Fake {
     }
 }
 
+impl Recorded for Fake {
+    fn record(&self) -> Option<&Record> {
+        self.socket.has_record.get().then(|| *self.socket.records.borrow().last().expect("it has one"))
+    }
+    fn remove_record(&self) {
+        self.socket.has_record.set(false);
+    }
+    fn recorded_backend(&self, id: u32) -> Option<&Backend> {
+        self.backends.get(&id)
+    }
+    fn closed(&self, id: u32) {
+        self.seen.closed.set(Some(id));
+    }
+}
+
 impl Kernel for Fake {
     fn choice(&self, key: &ChoiceKey) -> Option<ChoiceWord> {
         self.choice.borrow().get(key).copied()
@@ -112,15 +132,12 @@ impl Kernel for Fake {
     fn set_dialled(&self, key: &ReverseKey, dialled: &Dialled) {
         self.dialled.borrow_mut().insert(*key, *dialled);
     }
-    fn record(&self) -> Option<&Record> {
-        self.socket.record.as_ref()
-    }
-    fn set_record(&self, record: &Record) -> bool {
-        self.seen.stored.set(Some(*record));
-        true
-    }
-    fn forget_record(&self) {
-        self.seen.forgotten.set(true);
+    fn add_record(&self, record: &Record) -> bool {
+        let free = !self.socket.has_record.replace(true);
+        if free {
+            self.socket.records.borrow_mut().push(Box::leak(Box::new(*record)));
+        }
+        free
     }
     fn socket_cookie(&self) -> u64 {
         77
@@ -150,7 +167,7 @@ impl Fake {
     /// A service 3 with the backends 1..=slots in these windows, and one frontend with these flags.
     fn new(header: Header, frontend: FrontendKey, flags: u16) -> Self {
         let mut fake = Self {
-            socket: Socket { record: None, netns: Cell::new(NODE) },
+            socket: Socket { netns: Cell::new(NODE), ..Socket::default() },
             clock: Clock { now: Cell::new(1000 * SECOND), heartbeat: 0 },
             ..Self::default()
         };
@@ -205,16 +222,36 @@ fn an_empty_window_refuses_or_is_unreachable() {
     let vip = key("10.96.0.5", 80, TCP);
     let fake = Fake::new(cluster(0), vip, 0);
     assert_eq!((connect(&fake, &vip), fake.seen.counted.get()), (Verdict::Refuse, Some(Reason::NoEndpoint)));
-    assert!(fake.seen.forgotten.get(), "an earlier record is over, whatever comes of this connect");
+    assert_eq!(fake.seen.refused.get(), Some(3));
     let fake = Fake::new(cluster(1), vip, FrontendWord::SOCKET_LOCAL);
     assert_eq!(connect(&fake, &vip), Verdict::Unreachable);
 }
 
 #[test]
-fn what_is_no_frontend_is_left_alone_and_an_earlier_record_forgotten() {
-    let fake = Fake::new(cluster(1), key("10.96.0.5", 80, TCP), 0);
+fn what_is_no_frontend_is_left_alone_and_an_earlier_record_is_over() {
+    let vip = key("10.96.0.5", 80, TCP);
+    let fake = Fake::new(cluster(1), vip, 0);
+    assert_eq!(connect(&fake, &vip), sent_to(1));
     assert_eq!(connect(&fake, &key("10.96.0.5", 80, UDP)), Verdict::Leave);
-    assert_eq!((fake.seen.forgotten.get(), fake.seen.counted.get()), (true, Some(Reason::NoFrontend)));
+    assert_eq!((peer(&fake), fake.seen.counted.get()), (None, Some(Reason::NoFrontend)));
+    assert_eq!(fake.seen.closed.get(), Some(1));
+}
+
+#[test]
+fn a_closed_socket_counts_for_the_backend_that_it_was_sent_to() {
+    let vip = key("10.96.0.5", 80, TCP);
+    let mut fake = Fake::new(cluster(1), vip, 0);
+    release(&fake);
+    assert_eq!(fake.seen.closed.get(), None, "it never dialled a frontend");
+    assert_eq!(connect(&fake, &vip), sent_to(1));
+    release(&fake);
+    assert_eq!((fake.seen.closed.take(), peer(&fake)), (Some(1), None));
+    assert_eq!(connect(&fake, &vip), sent_to(1));
+    // The id has gone to another endpoint meanwhile.
+    let other = Backend::new(address("10.244.9.9"), Port::new(8080), TCP, fake.backends[&1].service());
+    fake.backends.insert(1, other);
+    release(&fake);
+    assert_eq!((fake.seen.closed.get(), peer(&fake)), (None, None));
 }
 
 #[test]
@@ -236,11 +273,13 @@ fn a_word_of_another_key_is_a_miss() {
 
 #[test]
 fn a_connection_is_recorded_and_shown() {
-    let vip = key("10.96.0.5", 80, TCP);
-    let mut fake = Fake::new(cluster(1), vip, 0);
-    assert_eq!(connect(&fake, &vip), sent_to(1));
-    fake.socket.record = fake.seen.stored.get();
+    let (one, two) = (key("10.96.0.5", 80, TCP), key("10.96.0.6", 80, TCP));
+    let mut fake = Fake::new(cluster(1), one, 0);
+    fake.frontends.insert(two, FrontendWord::new(&two, 3, 0));
+    assert_eq!(connect(&fake, &one), sent_to(1));
     assert_eq!(peer(&fake), Some((address("10.96.0.5"), Port::new(80))));
+    assert_eq!(connect(&fake, &two), sent_to(1));
+    assert_eq!(peer(&fake), Some((address("10.96.0.6"), Port::new(80))));
 }
 
 #[test]

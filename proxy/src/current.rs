@@ -48,8 +48,8 @@ pub struct Current {
     pub(crate) doomed: HashMap<Frontend, Instant>,
     /// Service ports that are not wanted any more.
     pub(crate) leaving: BTreeSet<ServiceKey>,
-    /// Backends that left since somebody asked, with the service port that they served.
-    pub(crate) retired: Vec<(ServiceKey, u32)>,
+    /// What left since somebody asked.
+    pub(crate) retired: Retired,
 }
 
 /// Where a service port is in the maps.
@@ -63,6 +63,9 @@ pub(crate) struct Placed {
     /// How many frontends lead here.
     pub(crate) frontends: u32,
 }
+
+/// Ids of service ports that left, and of backends with the service port that they served.
+pub(crate) type Retired = (Vec<(ServiceKey, u32)>, Vec<(ServiceKey, u32)>);
 
 /// What had no room.
 #[derive(Clone, Debug, Default)]
@@ -85,7 +88,7 @@ impl Current {
             unsettled: Unsettled::default(),
             doomed: HashMap::new(),
             leaving: BTreeSet::new(),
-            retired: Vec::new(),
+            retired: Retired::default(),
         }
     }
 
@@ -104,8 +107,8 @@ impl Current {
         self.placed.get(key).map_or(&[], |placed| &placed.backends)
     }
 
-    /// The backends that left since the last call, with the service port that they served.
-    pub fn take_retired(&mut self) -> Vec<(ServiceKey, u32)> {
+    /// The ids of service ports and of backends that left since the last call.
+    pub(crate) fn take_retired(&mut self) -> Retired {
         std::mem::take(&mut self.retired)
     }
 

@@ -16,6 +16,7 @@ use ebpf::maps;
 use ebpf::stats::Reason;
 
 use crate::adopt::Contents;
+use crate::counts::Count;
 use crate::current::Sizes;
 use crate::op::{Dataplane, Op, Refused};
 use crate::sys::{self, Memory};
@@ -48,7 +49,16 @@ pub struct Kernel {
     services: Memory,
     lines: Memory,
     backends: Memory,
+    counters: Counters,
     node: Arc<Memory>,
+}
+
+/// The counters that stand in arrays of their own.
+struct Counters {
+    /// By backend id.
+    closed: Memory,
+    /// By service id.
+    refused: Memory,
 }
 
 /// Tells the hooks that the daemon answers: see `ebpf::maps::NODE`.
@@ -84,6 +94,10 @@ impl Kernel {
         let (lines, lines_len) = memory::<Line>(ebpf, maps::SLOTS)?;
         let (backends, backends_len) = memory::<Backend>(ebpf, maps::BACKENDS)?;
         let (node, _) = memory::<u64>(ebpf, maps::NODE)?;
+        let counters = Counters {
+            closed: memory::<u64>(ebpf, maps::CLOSED)?.0,
+            refused: memory::<u64>(ebpf, maps::REFUSED)?.0,
+        };
         let (frontends, frontends_len) = take(ebpf, maps::FRONTENDS)?;
         let (_, lru) = take(ebpf, maps::AFFINITY)?;
         let (stats, _) = take(ebpf, maps::STATS)?;
@@ -101,6 +115,7 @@ impl Kernel {
             services,
             lines,
             backends,
+            counters,
             node: Arc::new(node),
         })
     }
@@ -119,18 +134,36 @@ impl Kernel {
         Reason::ALL.into_iter().map(count).collect()
     }
 
-    /// Connections opened to a backend.
-    pub fn opened(&self, id: u32) -> u64 {
+    /// The connections of a backend.
+    pub(crate) fn count_of_backend(&self, id: u32) -> Count {
         let element = self.backends.at::<Backend>(id as usize).cast::<u8>();
         // SAFETY: inside the element.
-        let counter = unsafe { element.add(OPENED_OFFSET) }.cast::<u64>();
+        let opened = unsafe { element.add(OPENED_OFFSET) }.cast::<u64>();
         // SAFETY: an aligned u64 of the mapping.
-        unsafe { AtomicU64::from_ptr(counter.as_ptr()) }.load(Ordering::Relaxed)
+        let opened = unsafe { AtomicU64::from_ptr(opened.as_ptr()) }.load(Ordering::Relaxed);
+        let closed = number(&self.counters.closed, id).load(Ordering::Relaxed);
+        Count { opened, closed, refused: 0 }
     }
 
-    fn word(&self, id: u32) -> &AtomicU64 {
-        // SAFETY: an aligned u64 of the mapping, which lives as long as `self`.
-        unsafe { AtomicU64::from_ptr(self.services.at::<u64>(id as usize).as_ptr()) }
+    /// What a service port refused.
+    pub(crate) fn count_of_service(&self, id: u32) -> Count {
+        Count { refused: number(&self.counters.refused, id).load(Ordering::Relaxed), ..Count::default() }
+    }
+
+    fn publish(&self, id: u32, word: ServiceWord) {
+        let element = number(&self.services, id);
+        if element.load(Ordering::Relaxed) == ServiceWord::UNPUBLISHED.0 {
+            number(&self.counters.refused, id).store(0, Ordering::Relaxed);
+        }
+        // Release: whoever sees the word sees the block and the backends.
+        element.store(word.0, Ordering::Release);
+    }
+
+    fn write_backend(&self, id: u32, backend: Backend) {
+        number(&self.counters.closed, id).store(0, Ordering::Relaxed);
+        let element = self.backends.at::<Backend>(id as usize);
+        // SAFETY: an element of the mapping that no published block names.
+        unsafe { element.write_volatile(backend) };
     }
 
     fn write_block(&self, base: u32, words: impl Iterator<Item = u32>) {
@@ -168,17 +201,12 @@ impl Kernel {
 impl Dataplane for Kernel {
     fn apply(&mut self, op: &Op) -> Result<(), Refused> {
         match op {
-            Op::WriteBackend(id, backend) => {
-                let element = self.backends.at::<Backend>(*id as usize);
-                // SAFETY: an element of the mapping that no published block names.
-                unsafe { element.write_volatile(*backend) };
-            }
+            Op::WriteBackend(id, backend) => self.write_backend(*id, *backend),
             Op::SetWindows(id, windows) => self.set_windows(*id, *windows),
             Op::WriteBlock(base, header, backends) => {
                 self.write_block(*base, header.words().into_iter().chain(backends.iter().copied()));
             }
-            // Release: whoever sees the word sees the block and the backends.
-            Op::Publish(id, word) => self.word(*id).store(word.0, Ordering::Release),
+            Op::Publish(id, word) => self.publish(*id, *word),
             Op::PutFrontend(key, word) => return self.put_frontend(key, *word),
             Op::RemoveFrontend(key) => match self.frontends.remove(&key.to_bytes()).map_err(os_error) {
                 Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
@@ -203,7 +231,7 @@ impl Contents for Kernel {
     }
 
     fn service(&self, id: u32) -> ServiceWord {
-        ServiceWord(self.word(id).load(Ordering::Acquire))
+        ServiceWord(number(&self.services, id).load(Ordering::Acquire))
     }
 
     fn line(&self, index: u32) -> Line {
@@ -237,6 +265,12 @@ fn memory<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<(Memory, u32), Datap
     };
     let memory = Memory::map(data.fd().as_fd(), entries as usize * size_of::<T>());
     Ok((memory.map_err(|error| DataplaneError::Memory(name, error))?, entries))
+}
+
+/// An element of an array of u64.
+fn number(memory: &Memory, id: u32) -> &AtomicU64 {
+    // SAFETY: an aligned u64 of the mapping, which lives as long as `memory`.
+    unsafe { AtomicU64::from_ptr(memory.at::<u64>(id as usize).as_ptr()) }
 }
 
 fn os_error(error: MapError) -> io::Error {

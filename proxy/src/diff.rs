@@ -147,10 +147,11 @@ fn retire(current: &mut Current, key: &ServiceKey, ops: &mut Vec<Op>) {
     let Some(placed) = current.placed.remove(key) else { return };
     ops.push(Op::Publish(placed.id, ServiceWord::UNPUBLISHED));
     current.service_ids.retire(placed.id);
+    current.retired.0.push((key.clone(), placed.id));
     current.lines.retire(placed.base, placed.lines);
     for backend in placed.backends {
         current.backend_ids.retire(backend);
-        current.retired.push((key.clone(), backend));
+        current.retired.1.push((key.clone(), backend));
     }
 }
 
@@ -258,7 +259,7 @@ fn try_place(
     for backend in gone {
         ops.push(Op::SetWindows(backend, 0));
         current.backend_ids.retire(backend);
-        current.retired.push((key.clone(), backend));
+        current.retired.1.push((key.clone(), backend));
     }
     let frontends = old.map_or(0, |placed| {
         current.lines.retire(placed.base, placed.lines);

@@ -1,6 +1,8 @@
 //! Metrics of the proxy, for the daemon's registry. The kernel counts reasons and connections; the numbers are
 //! read when somebody asks, so that counting costs no more than it must.
 
+use std::hash::Hash;
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -9,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::counts::Count;
 use crate::proxy::{Outcome, Proxy};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -27,13 +30,37 @@ struct Service {
     service: String,
 }
 
+/// A backend of a service.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Backend {
+    namespace: String,
+    service: String,
+    backend: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Protocol {
+    protocol: &'static str,
+}
+
+/// Connections by a label.
+#[derive(Clone, Debug)]
+struct ByLabel<L> {
+    opened: Family<L, Counter>,
+    closed: Family<L, Counter>,
+}
+
 /// The metrics of the proxy.
 #[derive(Debug, Default)]
 pub struct Metrics {
     verdicts: Family<Reason, Counter>,
     ops: Family<Kind, Counter>,
     skipped: Family<Reason, Gauge>,
-    opened: Family<Service, Counter>,
+    services: ByLabel<Service>,
+    refused: Family<Service, Counter>,
+    backends: ByLabel<Backend>,
+    ended: Family<Protocol, Counter>,
+    unseen: Gauge,
     unprogrammed: Gauge,
     conflicts: Gauge,
 }
@@ -48,7 +75,14 @@ impl Metrics {
         add("verdicts", "Socket calls left alone or refused, by reason", &metrics.verdicts);
         registry.register("operations", "Operations on the maps, by kind", metrics.ops.clone());
         registry.register("services_skipped", "Services left out, by reason", metrics.skipped.clone());
-        registry.register("connections_opened", "Connections opened, by service", metrics.opened.clone());
+        let Metrics { services, backends, refused, .. } = &metrics;
+        registry.register("connections_opened", "Connections opened, by service", services.opened.clone());
+        registry.register("connections_closed", "Connections closed, by service", services.closed.clone());
+        registry.register("connections_refused", "Connections without a backend", refused.clone());
+        registry.register("backend_opened", "Connections opened, by backend", backends.opened.clone());
+        registry.register("backend_closed", "Connections closed, by backend", backends.closed.clone());
+        registry.register("sockets_ended", "Sockets ended as their endpoint is gone", metrics.ended.clone());
+        registry.register("namespaces_unseen", "Network namespaces not entered", metrics.unseen.clone());
         registry.register("services_unprogrammed", "Services without room", metrics.unprogrammed.clone());
         registry.register(
             "conflicts",
@@ -76,11 +110,47 @@ impl Metrics {
             let gauge = self.skipped.get_or_create(&Reason { reason: reason.as_str() });
             gauge.set(i64::try_from(*count).unwrap_or(i64::MAX));
         }
-        self.opened.clear();
-        for (name, count) in proxy.opened() {
+        self.services.clear();
+        self.refused.clear();
+        for (name, count) in proxy.counts() {
             let label = Service { namespace: name.namespace.to_string(), service: name.name.to_string() };
-            raise(&self.opened.get_or_create(&label), count);
+            self.services.add(&label, &count);
+            self.refused.get_or_create(&label).inc_by(count.refused);
         }
+        self.backends.clear();
+        // Only those that this node uses: a large cluster has far more of them.
+        for backend in proxy.backends().into_iter().filter(|backend| backend.count.opened > 0) {
+            let label = Backend {
+                namespace: backend.service.name.namespace.to_string(),
+                service: backend.service.name.name.to_string(),
+                backend: SocketAddr::new(backend.slot.ip, backend.slot.port).to_string(),
+            };
+            self.backends.add(&label, &backend.count);
+        }
+        let ended = proxy.ended();
+        for (protocol, count) in [("UDP", ended.datagrams), ("TCP", ended.streams)] {
+            raise(&self.ended.get_or_create(&Protocol { protocol }), count);
+        }
+        self.unseen.set(whole(ended.unseen.namespaces));
+    }
+}
+
+impl<L: Clone + Hash + Eq> ByLabel<L> {
+    fn clear(&self) {
+        self.opened.clear();
+        self.closed.clear();
+    }
+
+    /// A backend may serve more than one port of its service.
+    fn add(&self, label: &L, count: &Count) {
+        self.opened.get_or_create(label).inc_by(count.opened);
+        self.closed.get_or_create(label).inc_by(count.closed);
+    }
+}
+
+impl<L: Clone + Hash + Eq> Default for ByLabel<L> {
+    fn default() -> Self {
+        Self { opened: Family::default(), closed: Family::default() }
     }
 }
 

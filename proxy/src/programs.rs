@@ -2,12 +2,14 @@
 //! Programs are loaded anew at each start; a pinned link is given the new one without a gap.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::FdLink;
-use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError as AyaError};
+use aya::programs::{
+    CgroupAttachMode, CgroupSock, CgroupSockAddr, Program, ProgramError as AyaError, ProgramFd,
+};
 use aya::{Ebpf, EbpfLoader};
 use ebpf::maps;
 
@@ -18,7 +20,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fa
 
 /// The hooks, readers before writers: what connect and sendmsg write, the others can already read. With the
 /// numbers of `enum bpf_attach_type`.
-const HOOKS: [(&str, u32); 8] = [
+const HOOKS: [(&str, u32); 9] = [
+    ("release", 34),
     ("getpeername4", 29),
     ("getpeername6", 30),
     ("recvmsg4", 19),
@@ -68,6 +71,7 @@ pub enum ProgramError {
 pub struct Programs {
     ebpf: Ebpf,
     cgroup: PathBuf,
+    bpf_dir: PathBuf,
     folder: PathBuf,
 }
 
@@ -89,15 +93,17 @@ impl Programs {
             .map_max_entries(maps::SERVICES, sizes.services)
             .map_max_entries(maps::SLOTS, sizes.lines)
             .map_max_entries(maps::BACKENDS, sizes.backends)
+            .map_max_entries(maps::CLOSED, sizes.backends)
+            .map_max_entries(maps::REFUSED, sizes.services)
             .map_max_entries(maps::AFFINITY, sizes.lru)
             .map_max_entries(maps::CHOICE, sizes.lru)
             .map_max_entries(maps::REVERSE_UDP, sizes.lru)
             .override_global(maps::NODE_NETNS, &node_netns, true)
             .load(OBJECT)
             .map_err(|error| ProgramError::Load(sentence(&error)))?;
-        let mut programs = Self { ebpf, cgroup: cgroup.to_owned(), folder };
+        let mut programs = Self { ebpf, cgroup: cgroup.to_owned(), bpf_dir: bpf_dir.to_owned(), folder };
         for (hook, _) in HOOKS {
-            programs.program(hook)?.load().map_err(|error| ProgramError::Load(sentence(&error)))?;
+            programs.hook(hook)?.load().map_err(|error| ProgramError::Load(sentence(&error)))?;
         }
         Ok(programs)
     }
@@ -105,6 +111,11 @@ impl Programs {
     /// The maps, for the dataplane to take.
     pub(crate) const fn maps(&mut self) -> &mut Ebpf {
         &mut self.ebpf
+    }
+
+    /// The pinned map of records.
+    pub(crate) fn reverse(&self) -> io::Result<OwnedFd> {
+        sys::open_pinned(&self.bpf_dir.join(maps::REVERSE))?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Puts the programs to work: pinned links get them, missing links are made. If one hook fails, those made
@@ -154,7 +165,7 @@ impl Programs {
         let pin = self.pin(hook);
         let Some(link) = sys::open_pinned(&pin).map_err(|error| error.to_string())? else { return Ok(false) };
         let here = sys::link_cgroup(link.as_fd()).is_ok_and(|(found, _)| found == cgroup);
-        let program = self.program(hook).map_err(|error| error.to_string())?;
+        let mut program = self.hook(hook).map_err(|error| error.to_string())?;
         let fd = program.fd().map_err(|error| sentence(&error))?;
         if here && sys::update_link(link.as_fd(), fd.as_fd()).is_ok() {
             return Ok(true);
@@ -166,23 +177,59 @@ impl Programs {
 
     fn make(&mut self, hook: &'static str, cgroup: &std::fs::File) -> Result<PathBuf, String> {
         let pin = self.pin(hook);
-        let program = self.program(hook).map_err(|error| error.to_string())?;
-        // Links always allow others beside them; the flag for that is for the old interface only.
-        let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(|error| sentence(&error))?;
-        let link = program.take_link(id).map_err(|error| sentence(&error))?;
-        let link = FdLink::try_from(link).map_err(|error| sentence(&error))?;
+        let link = self.hook(hook).map_err(|error| error.to_string())?.attach(cgroup)?;
         link.pin(&pin).map_err(|error| sentence(&error))?;
         Ok(pin)
     }
 
-    fn program(&mut self, hook: &'static str) -> Result<&mut CgroupSockAddr, ProgramError> {
-        let program = self.ebpf.program_mut(hook);
-        let program = program.ok_or_else(|| ProgramError::Load(format!("the object has no {hook}")))?;
-        program.try_into().map_err(|error: AyaError| ProgramError::Load(sentence(&error)))
+    fn hook(&mut self, hook: &'static str) -> Result<Hook<'_>, ProgramError> {
+        match self.ebpf.program_mut(hook) {
+            Some(Program::CgroupSockAddr(program)) => Ok(Hook::Address(program)),
+            Some(Program::CgroupSock(program)) => Ok(Hook::Socket(program)),
+            Some(_) | None => Err(ProgramError::Load(format!("the object has no {hook}"))),
+        }
     }
 
     fn pin(&self, hook: &str) -> PathBuf {
         self.folder.join(format!("link_{hook}"))
+    }
+}
+
+/// The two types of programs that run for sockets of a cgroup.
+enum Hook<'a> {
+    Address(&'a mut CgroupSockAddr),
+    Socket(&'a mut CgroupSock),
+}
+
+impl Hook<'_> {
+    fn load(&mut self) -> Result<(), AyaError> {
+        match self {
+            Self::Address(program) => program.load(),
+            Self::Socket(program) => program.load(),
+        }
+    }
+
+    fn fd(&mut self) -> Result<&ProgramFd, AyaError> {
+        match self {
+            Self::Address(program) => program.fd(),
+            Self::Socket(program) => program.fd(),
+        }
+    }
+
+    /// Links always allow others beside them; the flag for that is for the old interface only.
+    fn attach(&mut self, cgroup: &std::fs::File) -> Result<FdLink, String> {
+        let mode = CgroupAttachMode::Single;
+        let link = match self {
+            Self::Address(program) => {
+                let link = program.attach(cgroup, mode).and_then(|id| program.take_link(id));
+                FdLink::try_from(link.map_err(|error| sentence(&error))?)
+            }
+            Self::Socket(program) => {
+                let link = program.attach(cgroup, mode).and_then(|id| program.take_link(id));
+                FdLink::try_from(link.map_err(|error| sentence(&error))?)
+            }
+        };
+        link.map_err(|error| sentence(&error))
     }
 }
 

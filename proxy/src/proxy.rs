@@ -1,7 +1,7 @@
 //! The proxy of a node: planner, current state and kernel, held together for the daemon. It grows and shrinks
 //! when told; it has no task and no timer of its own.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use model::{Name, ObjectName, Snapshot};
 
 use crate::adopt::adopt;
 use crate::claims::Conflict;
+use crate::counts::{Count, Counts};
 use crate::current::{Current, Sizes};
 use crate::dataplane::{DataplaneError, Heartbeat, Kernel};
 use crate::diff::{What, diff, refuse_frontend, shrink};
@@ -18,11 +19,9 @@ use crate::explain::{Explanation, explain};
 use crate::op::{Dataplane, Op, Refused};
 use crate::plan::{Facts, Planner};
 use crate::programs::{ProgramError, Programs};
+use crate::sockets::{Connections, Ended, Terminator};
 use crate::sys;
 use crate::tables::{Frontend, ServiceKey, Slot, Tables};
-
-/// So many services that are gone may keep their count before they are swept out.
-const FORGOTTEN: usize = 1024;
 
 /// What the proxy has to know.
 #[derive(Clone, Debug)]
@@ -39,6 +38,8 @@ pub struct Config {
     pub cluster_dns: Vec<IpAddr>,
     /// The sizes of maps that are made anew.
     pub sizes: Sizes,
+    /// Whether TCP connections through a frontend to a pod that is gone are ended.
+    pub end_tcp: bool,
 }
 
 /// Why the proxy cannot work.
@@ -56,6 +57,9 @@ pub enum Error {
     /// membarrier(2).
     #[error("membarrier is refused by this kernel: {0}; it needs CONFIG_MEMBARRIER")]
     Barrier(std::io::Error),
+    /// The thread that ends sockets.
+    #[error("the thread that ends sockets cannot be started: {0}")]
+    Terminator(std::io::Error),
 }
 
 /// What one [`Proxy::grow`] did.
@@ -80,19 +84,19 @@ pub struct Proxy {
     /// None until the first complete snapshot gives names to what is in the maps.
     current: Option<Current>,
     ops: BTreeMap<&'static str, u64>,
-    /// Connections opened to backends that have left, by service.
-    opened_before: HashMap<ObjectName, u64>,
+    counts: Counts,
+    terminator: Terminator,
 }
 
-/// One backend of a service port, with its counter.
+/// One backend of a service port, with its counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendState {
     /// The service port.
     pub service: ServiceKey,
     /// The slot.
     pub slot: Slot,
-    /// Connections opened to it.
-    pub opened: u64,
+    /// Its connections.
+    pub count: Count,
 }
 
 impl Proxy {
@@ -109,6 +113,8 @@ impl Proxy {
         programs.attach()?;
         // A hook may still hold what the process before this one freed last.
         sys::barrier().map_err(Error::Barrier)?;
+        let terminator = programs.reverse().and_then(|map| Terminator::start(map, config.end_tcp));
+        let terminator = terminator.map_err(Error::Terminator)?;
         let planner = Planner::new(Facts {
             name: config.node_name.clone(),
             zone: None,
@@ -122,7 +128,8 @@ impl Proxy {
             planner,
             current: None,
             ops: BTreeMap::new(),
-            opened_before: HashMap::new(),
+            counts: Counts::default(),
+            terminator,
         })
     }
 
@@ -132,6 +139,7 @@ impl Proxy {
             return Outcome::default();
         }
         let facts = self.facts(snapshot);
+        let before = Arc::clone(self.planner.snapshot());
         let desired = self.planner.update(snapshot, &facts).clone();
         let current = self.current.get_or_insert_with(|| adopt(&self.kernel, &desired));
         let changes = diff(current, &desired, now);
@@ -141,14 +149,16 @@ impl Proxy {
             let reason = format!("the map {} is full", unfit.map);
             outcome.unprogrammed.insert(blame(&unfit.what), reason);
         }
+        self.counts.note_retired(current);
         for op in &changes.ops {
+            self.counts.note_reused(op, &self.kernel);
             outcome.ops += 1;
             *self.ops.entry(op.kind()).or_default() += 1;
             if let Err(refused) = self.kernel.apply(op) {
                 take_back(current, op, &refused, &mut outcome);
             }
         }
-        self.remember_opened();
+        self.terminator.follow(&before, snapshot, &desired);
         outcome
     }
 
@@ -156,13 +166,13 @@ impl Proxy {
     pub fn shrink(&mut self, now: Instant) -> Option<Instant> {
         let current = self.current.as_mut()?;
         let (ops, next) = shrink(current, now);
+        self.counts.note_retired(current);
         for op in &ops {
             *self.ops.entry(op.kind()).or_default() += 1;
             if let Err(refused) = self.kernel.apply(op) {
                 tracing::warn!(%refused, kind = op.kind(), "what is not wanted stays in the kernel");
             }
         }
-        self.remember_opened();
         next
     }
 
@@ -176,13 +186,13 @@ impl Proxy {
         self.current.as_ref().map(|current| current.tables().clone()).unwrap_or_default()
     }
 
-    /// Every backend with its counter, in order.
+    /// Every backend with its counters, in order.
     pub fn backends(&self) -> Vec<BackendState> {
         let Some(current) = &self.current else { return Vec::new() };
         let state = |service: &ServiceKey, slot: &Slot, id: u32| BackendState {
             service: service.clone(),
             slot: *slot,
-            opened: self.kernel.opened(id),
+            count: self.kernel.count_of_backend(id),
         };
         let services = current.tables().services.iter();
         services
@@ -193,16 +203,10 @@ impl Proxy {
             .collect()
     }
 
-    /// Connections opened since the start, by service: those of backends that have left included.
-    pub fn opened(&self) -> BTreeMap<ObjectName, u64> {
-        let mut counts = BTreeMap::new();
-        for backend in self.backends() {
-            *counts.entry(backend.service.name).or_default() += backend.opened;
-        }
-        for (name, count) in &mut counts {
-            *count += self.opened_before.get(name).copied().unwrap_or(0);
-        }
-        counts
+    /// Connections since the start, by service: those of backends that have left included.
+    pub fn counts(&self) -> BTreeMap<ObjectName, Count> {
+        let counts = self.current.as_ref().map(|current| self.counts.by_service(current, &self.kernel));
+        counts.unwrap_or_default()
     }
 
     /// Explains a frontend by the last snapshot that was planned.
@@ -223,6 +227,16 @@ impl Proxy {
     /// Operations applied so far, by kind.
     pub const fn ops(&self) -> &BTreeMap<&'static str, u64> {
         &self.ops
+    }
+
+    /// What was ended because its endpoint is gone (R9).
+    pub fn ended(&self) -> Ended {
+        self.terminator.ended()
+    }
+
+    /// The handle that lists the connections through frontends.
+    pub fn connections(&self) -> Connections {
+        self.terminator.connections()
     }
 
     /// Whether every hook runs for sockets of the cgroup, as the kernel says.
@@ -246,19 +260,6 @@ impl Proxy {
     /// Ends this process' part. The kernel goes on with what it has.
     pub fn close(self) {
         self.kernel.heartbeat().stop();
-    }
-
-    /// An id that is reused starts at zero, so the count of the backend that left is kept here.
-    fn remember_opened(&mut self) {
-        let Some(current) = &mut self.current else { return };
-        for (key, id) in current.take_retired() {
-            *self.opened_before.entry(key.name).or_default() += self.kernel.opened(id);
-        }
-        // Services without a backend left in the maps are forgotten once they are many.
-        if self.opened_before.len() > 2 * current.tables().services.len() + FORGOTTEN {
-            let known: HashSet<&ObjectName> = current.tables().services.keys().map(|key| &key.name).collect();
-            self.opened_before.retain(|name, _| known.contains(name));
-        }
     }
 
     fn facts(&self, snapshot: &Snapshot) -> Facts {

@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::NonNull;
 
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_PROG_QUERY: libc::c_long = 16;
@@ -42,6 +44,28 @@ struct ProgQuery {
     ids: u64,
     count: u32,
     padding: u32,
+}
+
+/// For BPF_MAP_DELETE_ELEM.
+#[repr(C)]
+struct Element {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// For BPF_MAP_LOOKUP_BATCH.
+#[repr(C)]
+struct Batch {
+    from: u64,
+    next: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    flags: [u64; 2],
 }
 
 /// For BPF_OBJ_GET_INFO_BY_FD.
@@ -106,6 +130,49 @@ pub(crate) fn effective_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io
     };
     bpf_mut(BPF_PROG_QUERY, &mut attr)?;
     Ok(ids[..attr.count.min(64) as usize].to_vec())
+}
+
+/// Every element of a hash map. One that comes or goes meanwhile may be there or not.
+pub(crate) fn elements<K: Copy + Default, V: Copy>(map: BorrowedFd<'_>) -> io::Result<Vec<(K, V)>> {
+    const AT_ONCE: usize = 4096;
+    let mut found = Vec::new();
+    let mut keys = vec![K::default(); AT_ONCE];
+    let mut values: Vec<V> = Vec::with_capacity(AT_ONCE);
+    let mut position: Option<u32> = None;
+    loop {
+        let mut next = 0_u32;
+        let mut attr = Batch {
+            from: position.as_ref().map_or(0, |position| std::ptr::from_ref(position) as u64),
+            next: (&raw mut next) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: 4096,
+            map: raw(map),
+            flags: [0; 2],
+        };
+        let done = match bpf_mut(BPF_MAP_LOOKUP_BATCH, &mut attr) {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            Err(error) => return Err(error),
+        };
+        // SAFETY: the kernel has written that many values.
+        unsafe { values.set_len(attr.count as usize) };
+        found.extend(std::iter::zip(&keys, &values).map(|(key, value)| (*key, *value)));
+        values.clear();
+        if done {
+            return Ok(found);
+        }
+        position = Some(next);
+    }
+}
+
+/// Removes an element of a map; it may not be there.
+pub(crate) fn remove<K>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    let attr = Element { map: raw(map), padding: 0, key: std::ptr::from_ref(key) as u64, value: 0, flags: 0 };
+    match bpf(BPF_MAP_DELETE_ELEM, &attr) {
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Waits until no CPU runs a hook that began before: membarrier(GLOBAL) is synchronize_rcu.

@@ -46,7 +46,7 @@ fn scenario_02_connections_are_spread_evenly() {
         }
         let chi_square: f64 = counts.values().map(|count| (count - 1000.0).powi(2) / 1000.0).sum();
         assert!(counts.len() == 3 && chi_square < 27.6, "{counts:?}");
-        let opened: u64 = world.proxy.backends().iter().map(|backend| backend.opened).sum();
+        let opened: u64 = world.proxy.backends().iter().map(|backend| backend.count.opened).sum();
         assert_eq!(opened, 3000);
     });
 }
@@ -545,15 +545,6 @@ fn the_cluster_dns_answers_here_while_the_daemon_lives() {
             ("10.244.0.2:53".into(), "10.244.0.2:53".into())
         );
     });
-}
-
-/// connect(AF_UNSPEC): the socket has no peer any more.
-fn disconnect(socket: &std::net::UdpSocket) {
-    use std::os::fd::AsRawFd;
-    let nobody = libc::sockaddr { sa_family: 0, sa_data: [0; 14] };
-    // SAFETY: a valid address of the size given.
-    let result = unsafe { libc::connect(socket.as_raw_fd(), &raw const nobody, 16) };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
 /// Whether a connection is made within half a second: an address that nobody has swallows it silently.

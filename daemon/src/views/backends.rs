@@ -1,4 +1,4 @@
-//! `fairway get backends`: each backend of each service port, and how many connections were opened to it. Rows
+//! `fairway get backends`: each backend of each service port, and the connections opened to it and closed. Rows
 //! are made from what the owner of the proxy says.
 
 use std::net::{IpAddr, SocketAddr};
@@ -27,6 +27,8 @@ pub struct BackendRow {
     cluster: bool,
     /// Connections, and flows of unconnected UDP sockets, opened to it since it was programmed.
     opened: u64,
+    /// Connections to it that their client has closed.
+    closed: u64,
 }
 
 /// The rows of the data plane.
@@ -50,9 +52,10 @@ pub fn text(rows: &[BackendRow]) -> String {
             SocketAddr::new(row.address, row.target_port).to_string(),
             used.to_owned(),
             row.opened.to_string(),
+            row.closed.to_string(),
         ]
     });
-    table(&["SERVICE", "PROTOCOL", "BACKEND", "USED FOR", "OPENED"], &cells.collect::<Vec<_>>())
+    table(&["SERVICE", "PROTOCOL", "BACKEND", "USED FOR", "OPENED", "CLOSED"], &cells.collect::<Vec<_>>())
 }
 
 fn row(state: &BackendState) -> BackendRow {
@@ -65,6 +68,7 @@ fn row(state: &BackendState) -> BackendRow {
         target_port: state.slot.port,
         local: state.slot.windows & LOCAL != 0,
         cluster: state.slot.windows & CLUSTER != 0,
-        opened: state.opened,
+        opened: state.count.opened,
+        closed: state.count.closed,
     }
 }

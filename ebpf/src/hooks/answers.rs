@@ -1,6 +1,52 @@
 //! What every hook asks of the maps, answered for a type of its own: the socket hooks and the packet hooks
 //! differ in what they run on, not in the tables they read. It decides nothing.
 
+use core::arch::asm;
+
+/// Adds one to a counter that other CPUs and the daemon share.
+///
+/// # Safety
+///
+/// `counter` must point to an aligned u64 of a map.
+#[inline(always)]
+pub(super) unsafe fn count_up(counter: *mut u64) {
+    // This target has no read-modify-write atomics in core; the instruction itself is in every kernel.
+    // SAFETY: the caller vouches for the counter; every other access to it is one aligned load or store.
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64) };
+}
+
+/// Implements [`ebpf::kernel::Recorded`] for the context of a hook whose socket has a cookie.
+macro_rules! answer_records {
+    ($hook:ty) => {
+        impl Recorded for $hook {
+            #[inline(always)]
+            fn record(&self) -> Option<&Record> {
+                // SAFETY: only this socket's own hooks write its element.
+                unsafe { maps::REVERSE.get(self.socket_cookie()) }
+            }
+
+            #[inline(always)]
+            fn remove_record(&self) {
+                // There was one a moment ago.
+                let _ = maps::REVERSE.remove(self.socket_cookie());
+            }
+
+            #[inline(always)]
+            fn recorded_backend(&self, id: u32) -> Option<&Backend> {
+                maps::BACKENDS.get(id)
+            }
+
+            #[inline(always)]
+            fn closed(&self, id: u32) {
+                if let Some(counter) = maps::CLOSED.get_ptr_mut(id) {
+                    // SAFETY: the lookup gave a valid element.
+                    unsafe { count_up(counter) };
+                }
+            }
+        }
+    };
+}
+
 /// Implements [`ebpf::kernel::Maps`] for the context of a hook.
 macro_rules! answer_maps {
     ($hook:ty) => {
@@ -34,9 +80,16 @@ macro_rules! answer_maps {
                 if let Some(backend) = maps::BACKENDS.get_ptr_mut(id) {
                     // SAFETY: the lookup gave a valid element; the counter is an aligned u64 inside it.
                     let counter = unsafe { backend.byte_add(ebpf::backend::OPENED_OFFSET) };
-                    // This target has no read-modify-write atomics in core; the instruction itself is in every kernel.
-                    // SAFETY: as above; every other access to the counter is one aligned load or store.
-                    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64) };
+                    // SAFETY: as above.
+                    unsafe { count_up(counter.cast()) };
+                }
+            }
+
+            #[inline(always)]
+            fn refused(&self, service: u32) {
+                if let Some(counter) = maps::REFUSED.get_ptr_mut(service) {
+                    // SAFETY: the lookup gave a valid element.
+                    unsafe { count_up(counter) };
                 }
             }
 

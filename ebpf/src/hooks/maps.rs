@@ -1,15 +1,14 @@
 //! The maps as the programs declare them. The sizes are the loader's business: it makes the maps itself,
 //! with the sizes of its configuration, and hands them to the programs by their pins.
 
-use aya_ebpf::btf_maps::SkStorage;
-use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use ebpf::affinity::AffinityKey;
 use ebpf::backend::Backend;
 use ebpf::block::Line;
 use ebpf::choice::ChoiceKey;
 use ebpf::frontend::FrontendKey;
-use ebpf::maps::{HOSTPORTS_ENTRIES, PODS_ENTRIES};
+use ebpf::maps::{HOSTPORTS_ENTRIES, PODS_ENTRIES, REVERSE_ENTRIES};
 use ebpf::pod::PodAddresses;
 use ebpf::reverse::{Dialled, Record, ReverseKey};
 use ebpf::stats;
@@ -39,8 +38,12 @@ pub(super) static PODS: HashMap<u64, PodAddresses> = HashMap::pinned(PODS_ENTRIE
 pub(super) static HOSTPORTS: HashMap<FrontendKey, u64> = HashMap::pinned(HOSTPORTS_ENTRIES, NO_PREALLOC);
 #[map(name = "stats")]
 pub(super) static STATS: PerCpuArray<u64> = PerCpuArray::pinned(stats::ELEMENTS, 0);
-#[btf_map(name = "reverse")]
-pub(super) static REVERSE: SkStorage<Record> = SkStorage::new();
+#[map(name = "closed")]
+pub(super) static CLOSED: Array<u64> = Array::pinned(1, MMAPABLE);
+#[map(name = "refused")]
+pub(super) static REFUSED: Array<u64> = Array::pinned(1, MMAPABLE);
+#[map(name = "reverse")]
+pub(super) static REVERSE: HashMap<u64, Record> = HashMap::pinned(REVERSE_ENTRIES, NO_PREALLOC);
 
 /// The cookie of the node's own network namespace, put in by the loader.
 #[unsafe(no_mangle)]

@@ -1,15 +1,14 @@
 //! A hook's context: the socket address in the socket's family, and the kernel as the library asks it. The only
 //! place that reads or writes a context; it decides nothing.
 
-use core::arch::asm;
 use core::ptr;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{BPF_ANY, bpf_sock};
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST, bpf_sock};
 use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns,
 };
-use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::programs::{SockAddrContext, SockContext};
 use ebpf::address::{Address, Port};
 use ebpf::affinity::{AffinityKey, AffinityWord};
 use ebpf::backend::Backend;
@@ -17,11 +16,12 @@ use ebpf::block::{Line, ServiceWord};
 use ebpf::choice::{ChoiceKey, ChoiceWord};
 use ebpf::frontend::{FrontendKey, FrontendWord, TCP, UDP};
 use ebpf::hostport::HostPortWord;
-use ebpf::kernel::{Kernel, Maps};
+use ebpf::kernel::{Kernel, Maps, Recorded};
 use ebpf::pod::PodAddresses;
 use ebpf::reverse::{Dialled, Record, ReverseKey};
 use ebpf::stats::Reason;
 
+use super::answers::count_up;
 use super::maps;
 
 /// One run of a hook.
@@ -29,6 +29,9 @@ pub(super) struct Socket {
     ctx: SockAddrContext,
     ipv4: bool,
 }
+
+/// One run of the hook of a socket that is being closed.
+pub(super) struct Closing(pub(super) SockContext);
 
 /// One field of the context, read as the verifier wants it: with its own width.
 macro_rules! read {
@@ -123,15 +126,19 @@ impl Socket {
     fn raw(&self) -> *mut bpf_sock {
         read!(self, __bindgen_anon_1.sk)
     }
-
-    #[inline(always)]
-    fn storage(&self) -> *mut Record {
-        // SAFETY: the helper takes the socket of the context.
-        unsafe { maps::REVERSE.get_ptr_mut(&self.ctx) }
-    }
 }
 
 answer_maps!(Socket);
+answer_records!(Socket);
+answer_records!(Closing);
+
+impl Closing {
+    #[inline(always)]
+    fn socket_cookie(&self) -> u64 {
+        // SAFETY: the helper takes the context.
+        unsafe { bpf_get_socket_cookie(self.0.as_ptr()) }
+    }
+}
 
 impl Kernel for Socket {
     #[inline(always)]
@@ -162,28 +169,8 @@ impl Kernel for Socket {
     }
 
     #[inline(always)]
-    fn record(&self) -> Option<&Record> {
-        // SAFETY: null, or the storage of this socket, which lives as long as the hook runs.
-        unsafe { self.storage().as_ref() }
-    }
-
-    #[inline(always)]
-    fn set_record(&self, record: &Record) -> bool {
-        let stored = self.storage();
-        if !stored.is_null() {
-            // SAFETY: not null, so it is this socket's storage; an older record is overwritten.
-            unsafe { stored.write_volatile(*record) };
-            return true;
-        }
-        let mut copy = *record;
-        // SAFETY: the helper takes the socket of the context, and copies the record.
-        !unsafe { maps::REVERSE.get_or_insert_ptr_mut(&self.ctx, Some(&mut copy)) }.is_null()
-    }
-
-    #[inline(always)]
-    fn forget_record(&self) {
-        // SAFETY: the helper takes the socket of the context; there may be nothing to delete.
-        let _ = unsafe { maps::REVERSE.delete(self.raw()) };
+    fn add_record(&self, record: &Record) -> bool {
+        maps::REVERSE.insert(self.socket_cookie(), record, BPF_NOEXIST as u64).is_ok()
     }
 
     #[inline(always)]

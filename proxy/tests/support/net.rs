@@ -100,6 +100,15 @@ pub(crate) fn exchange(socket: &UdpSocket, address: &str) -> std::io::Result<(St
     Ok((String::from_utf8_lossy(&buffer[..read]).into_owned(), from))
 }
 
+/// connect(AF_UNSPEC): the socket has no peer any more.
+pub(crate) fn disconnect(socket: &UdpSocket) {
+    use std::os::fd::AsRawFd;
+    let nobody = libc::sockaddr { sa_family: 0, sa_data: [0; 14] };
+    // SAFETY: a valid address of the size given.
+    let result = unsafe { libc::connect(socket.as_raw_fd(), &raw const nobody, 16) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
 /// Runs `body` in a network namespace of its own, as a pod would: same cgroup, other namespace.
 pub(crate) fn in_pod<T: Send>(body: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
@@ -107,7 +116,11 @@ pub(crate) fn in_pod<T: Send>(body: impl FnOnce() -> T + Send) -> T {
             // SAFETY: a system call without pointers; it changes this thread alone.
             assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "a namespace for the pod");
             super::run("ip link set lo up");
-            body()
+            // The process by which the node finds a pod's namespace.
+            let mut pause = std::process::Command::new("sleep").arg("3600").spawn().expect("a pause process");
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            pause.kill().and_then(|()| pause.wait()).expect("the pause process ends");
+            done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
         pod.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })

@@ -1,0 +1,12 @@
+//! The sockets that went through a frontend: found by their records in every network namespace of the node,
+//! listed, and ended when their endpoint is gone. It never looks at a socket without a record.
+
+mod diag;
+mod namespaces;
+mod scan;
+mod stale;
+mod terminator;
+
+pub use scan::{Connection, Connections, Unseen};
+pub use terminator::Ended;
+pub(crate) use terminator::Terminator;

@@ -1,0 +1,238 @@
+//! Ends sockets that have lost their endpoint, on a thread of its own: a node with thousands of them must not
+//! keep the control loop waiting. Pictures that arrive meanwhile coalesce. Owned by the proxy.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ebpf::maps::REVERSE_ENTRIES;
+use model::{Protocol, Snapshot};
+
+use super::diag::Socket;
+use super::scan::{Connections, Place, Records, Unseen, frontend, walk};
+use super::stale::{Gone, Judge, Picture, concerns_datagrams};
+use crate::tables::Tables;
+
+/// A socket in the middle of connect() when the endpoint went is not in a dump yet, so each picture is looked
+/// at twice. R9 wants the second look well within a second.
+const SECOND_LOOK: Duration = Duration::from_millis(500);
+/// The least time between two walks: churn must not occupy a CPU.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What has been ended so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// UDP sockets.
+    pub datagrams: u64,
+    /// TCP connections.
+    pub streams: u64,
+    /// What the last walk could not see.
+    pub unseen: Unseen,
+}
+
+/// The thread and the way to it.
+#[derive(Debug)]
+pub(crate) struct Terminator {
+    shared: Arc<Shared>,
+    connections: Connections,
+    thread: Option<JoinHandle<()>>,
+    /// Kept only if TCP connections are to be ended.
+    gone: Option<Gone>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    inbox: Mutex<Inbox>,
+    filled: Condvar,
+    datagrams: AtomicU64,
+    streams: AtomicU64,
+    unseen: Mutex<Unseen>,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    latest: Option<Picture>,
+    ending: bool,
+}
+
+/// What the thread waited for.
+enum Due {
+    Picture(Picture),
+    SecondLook,
+    End,
+}
+
+impl Terminator {
+    /// Starts the thread in the network namespace of this one. `reverse` is the pinned map; `streams`
+    /// says whether TCP connections to pods that are gone are ended, too.
+    pub(crate) fn start(reverse: OwnedFd, streams: bool) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let connections = Connections::new(reverse);
+        let (inside, found) = (Arc::clone(&shared), connections.clone());
+        let thread = std::thread::Builder::new().name("terminator".into());
+        let thread = thread.spawn(move || run(&inside, &found))?;
+        Ok(Self { shared, connections, thread: Some(thread), gone: streams.then(Gone::default) })
+    }
+
+    /// Has the sockets judged anew, if what changed between two snapshots may have left one behind. After a
+    /// start it may always have.
+    pub(crate) fn follow(&mut self, before: &Snapshot, after: &Arc<Snapshot>, tables: &Tables) {
+        let went = self.gone.as_mut().is_some_and(|gone| gone.follow(before, after));
+        if before.is_complete() && !went && !concerns_datagrams(before, after) {
+            return;
+        }
+        let gone = self.gone.as_ref().map(Gone::addresses);
+        let picture = Picture { snapshot: Arc::clone(after), tables: tables.clone(), gone };
+        self.shared.inbox().latest = Some(picture);
+        self.shared.filled.notify_one();
+    }
+
+    pub(crate) fn ended(&self) -> Ended {
+        Ended {
+            datagrams: self.shared.datagrams.load(Ordering::Relaxed),
+            streams: self.shared.streams.load(Ordering::Relaxed),
+            unseen: self.shared.unseen().clone(),
+        }
+    }
+
+    pub(crate) fn connections(&self) -> Connections {
+        self.connections.clone()
+    }
+}
+
+impl Drop for Terminator {
+    fn drop(&mut self) {
+        self.shared.inbox().ending = true;
+        self.shared.filled.notify_one();
+        // A panic of the thread has been reported by itself.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+impl Shared {
+    fn inbox(&self) -> std::sync::MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unseen(&self) -> std::sync::MutexGuard<'_, Unseen> {
+        self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a picture, and no longer than `patience` if that is given.
+    fn wait(&self, patience: Option<Duration>) -> Due {
+        let idle = |inbox: &mut Inbox| inbox.latest.is_none() && !inbox.ending;
+        let inbox = self.inbox();
+        let mut inbox = match patience {
+            Some(patience) => {
+                let waited = self.filled.wait_timeout_while(inbox, patience, idle);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => self.filled.wait_while(inbox, idle).unwrap_or_else(PoisonError::into_inner),
+        };
+        match (inbox.ending, inbox.latest.take()) {
+            (true, _) => Due::End,
+            (false, Some(picture)) => Due::Picture(picture),
+            (false, None) => Due::SecondLook,
+        }
+    }
+}
+
+fn run(shared: &Shared, connections: &Connections) {
+    let (mut again, mut sweep) = (None, Sweep::First);
+    loop {
+        let (picture, first) = match (shared.wait(again.is_some().then_some(SECOND_LOOK)), again.take()) {
+            (Due::End, _) => return,
+            (Due::Picture(picture), _) => (picture, true),
+            (Due::SecondLook, Some(picture)) => (picture, false),
+            (Due::SecondLook, None) => continue,
+        };
+        if let Err(error) = look(shared, connections, &picture, &mut sweep) {
+            tracing::warn!(%error, "sockets without an endpoint could not be ended");
+        }
+        again = first.then_some(picture);
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// One walk: whatever is stale by `picture` is ended.
+fn look(shared: &Shared, connections: &Connections, picture: &Picture, sweep: &mut Sweep) -> io::Result<()> {
+    let records = connections.records()?;
+    let (mut judge, mut seen) = (Judge::new(picture), HashSet::new());
+    let streams = picture.gone.is_some() || sweep.is_due(&records);
+    let unseen = walk(|place| {
+        end_stale(&mut judge, (&records, &mut seen), place, Protocol::Udp, &shared.datagrams)?;
+        if streams {
+            end_stale(&mut judge, (&records, &mut seen), place, Protocol::Tcp, &shared.streams)?;
+        }
+        Ok(())
+    })?;
+    if unseen.namespaces == 0 && sweep.is_due(&records) {
+        sweep.step(connections, records.into_keys().filter(|cookie| !seen.contains(cookie)).collect())?;
+    }
+    let mut known = shared.unseen();
+    if let Some(reason) = &unseen.reason
+        && known.namespaces == 0
+    {
+        tracing::warn!(
+            namespaces = unseen.namespaces,
+            reason,
+            "sockets of some pods cannot be ended: entering their network namespaces needs CAP_SYS_ADMIN"
+        );
+    }
+    *known = unseen;
+    Ok(())
+}
+
+/// Records whose socket was closed while no program saw it: after a start there may be some, and when the map
+/// fills up. A socket in the middle of connect() cannot be seen, so only what two looks miss is removed.
+enum Sweep {
+    First,
+    Second(HashSet<u64>),
+    Done,
+}
+
+impl Sweep {
+    fn is_due(&self, records: &Records) -> bool {
+        match self {
+            Self::First | Self::Second(_) => true,
+            Self::Done => records.len() > REVERSE_ENTRIES as usize / 2,
+        }
+    }
+
+    fn step(&mut self, connections: &Connections, missing: HashSet<u64>) -> io::Result<()> {
+        match std::mem::replace(self, Self::Done) {
+            Self::First | Self::Done => *self = Self::Second(missing),
+            Self::Second(before) => {
+                missing.intersection(&before).try_for_each(|cookie| connections.forget(*cookie))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn end_stale(
+    judge: &mut Judge<'_>,
+    (records, seen): (&Records, &mut HashSet<u64>),
+    place: &Place,
+    protocol: Protocol,
+    counter: &AtomicU64,
+) -> io::Result<()> {
+    let mut stale: Vec<Socket> = Vec::new();
+    place.diag.connected(protocol, |socket| {
+        let Some(record) = records.get(&socket.cookie()) else { return };
+        seen.insert(socket.cookie());
+        if judge.is_stale(protocol, frontend(record), socket.remote()) {
+            stale.push(socket);
+        }
+    })?;
+    let ended = place.diag.destroy(&stale)?;
+    if ended > 0 {
+        tracing::info!(ended, protocol = %protocol, netns = place.cookie, "ended sockets whose endpoint is gone");
+        counter.fetch_add(ended as u64, Ordering::Relaxed);
+    }
+    Ok(())
+}
