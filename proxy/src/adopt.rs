@@ -111,7 +111,7 @@ fn targets<'a>(
 }
 
 /// The block that a service word names; None if there is none, or if it makes no sense.
-fn read_block(
+pub(crate) fn read_block(
     contents: &impl Contents,
     id: u32,
     word: ServiceWord,

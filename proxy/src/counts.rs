@@ -9,6 +9,7 @@ use model::ObjectName;
 use crate::current::Current;
 use crate::dataplane::Kernel;
 use crate::op::Op;
+use crate::probe::is_probe;
 
 /// So many services that are gone may keep their count before they are swept out.
 const FORGOTTEN: usize = 1024;
@@ -69,7 +70,7 @@ impl Counts {
     /// The counts of every service in the maps.
     pub(crate) fn by_service(&self, current: &Current, kernel: &Kernel) -> BTreeMap<ObjectName, Count> {
         let mut counts: BTreeMap<ObjectName, Count> = BTreeMap::new();
-        for key in current.tables().services.keys() {
+        for key in current.tables().services.keys().filter(|key| !is_probe(&key.name)) {
             let count = counts.entry(key.name.clone()).or_default();
             current.backend_ids(key).iter().for_each(|&id| *count += kernel.count_of_backend(id));
             current.service_id(key).into_iter().for_each(|id| *count += kernel.count_of_service(id));

@@ -150,6 +150,11 @@ impl Kernel {
         Count { refused: number(&self.counters.refused, id).load(Ordering::Relaxed), ..Count::default() }
     }
 
+    /// An element of `frontends`.
+    pub(crate) fn frontend(&self, key: &FrontendKey) -> Option<FrontendWord> {
+        self.frontends.get(&key.to_bytes(), 0).ok().map(FrontendWord)
+    }
+
     fn publish(&self, id: u32, word: ServiceWord) {
         let element = number(&self.services, id);
         if element.load(Ordering::Relaxed) == ServiceWord::UNPUBLISHED.0 {

@@ -61,6 +61,7 @@ pub struct Metrics {
     backends: ByLabel<Backend>,
     ended: Family<Protocol, Counter>,
     unseen: Gauge,
+    repairs: Family<Kind, Counter>,
     unprogrammed: Gauge,
     conflicts: Gauge,
 }
@@ -82,6 +83,7 @@ impl Metrics {
         registry.register("backend_opened", "Connections opened, by backend", backends.opened.clone());
         registry.register("backend_closed", "Connections closed, by backend", backends.closed.clone());
         registry.register("sockets_ended", "Sockets ended as their endpoint is gone", metrics.ended.clone());
+        registry.register("repairs", "What the self-check put right, by kind", metrics.repairs.clone());
         registry.register("namespaces_unseen", "Network namespaces not entered", metrics.unseen.clone());
         registry.register("services_unprogrammed", "Services without room", metrics.unprogrammed.clone());
         registry.register(
@@ -130,6 +132,9 @@ impl Metrics {
         let ended = proxy.ended();
         for (protocol, count) in [("UDP", ended.datagrams), ("TCP", ended.streams)] {
             raise(&self.ended.get_or_create(&Protocol { protocol }), count);
+        }
+        for (kind, count) in proxy.repairs() {
+            raise(&self.repairs.get_or_create(&Kind { kind }), *count);
         }
         self.unseen.set(whole(ended.unseen.namespaces));
     }

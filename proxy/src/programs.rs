@@ -143,21 +143,27 @@ impl Programs {
         Ok(())
     }
 
-    /// Whether every hook runs for sockets of the cgroup, as the kernel says.
+    /// The hooks that do not run for sockets of the cgroup, as the kernel says.
     ///
     /// # Errors
     ///
     /// What the kernel said.
-    pub fn are_effective(&self) -> io::Result<bool> {
+    pub fn missing(&self) -> io::Result<Vec<&'static str>> {
         let cgroup = std::fs::File::open(&self.cgroup)?;
+        let mut missing = Vec::new();
         for (hook, attach_type) in HOOKS {
-            let Some(link) = sys::open_pinned(&self.pin(hook))? else { return Ok(false) };
-            let (_, program) = sys::link_cgroup(link.as_fd())?;
-            if !sys::effective_programs(cgroup.as_fd(), attach_type)?.contains(&program) {
-                return Ok(false);
+            let runs = match sys::open_pinned(&self.pin(hook))? {
+                Some(link) => {
+                    let (_, program) = sys::link_cgroup(link.as_fd())?;
+                    sys::effective_programs(cgroup.as_fd(), attach_type)?.contains(&program)
+                }
+                None => false,
+            };
+            if !runs {
+                missing.push(hook);
             }
         }
-        Ok(true)
+        Ok(missing)
     }
 
     /// Gives a pinned link the new program. False if there is none that still leads to this cgroup.

@@ -18,10 +18,17 @@ use crate::diff::{What, diff, refuse_frontend, shrink};
 use crate::explain::{Explanation, explain};
 use crate::op::{Dataplane, Op, Refused};
 use crate::plan::{Facts, Planner};
+use crate::probe::{Probe, is_probe};
 use crate::programs::{ProgramError, Programs};
 use crate::sockets::{Connections, Ended, Terminator};
 use crate::sys;
 use crate::tables::{Frontend, ServiceKey, Slot, Tables};
+
+mod examine;
+
+pub use examine::Finding;
+
+use examine::Cursor;
 
 /// What the proxy has to know.
 #[derive(Clone, Debug)]
@@ -86,6 +93,10 @@ pub struct Proxy {
     ops: BTreeMap<&'static str, u64>,
     counts: Counts,
     terminator: Terminator,
+    probe: Probe,
+    cursor: Cursor,
+    /// What the self-check put right, by what it was.
+    repairs: BTreeMap<&'static str, u64>,
 }
 
 /// One backend of a service port, with its counters.
@@ -130,6 +141,9 @@ impl Proxy {
             ops: BTreeMap::new(),
             counts: Counts::default(),
             terminator,
+            probe: Probe::open(),
+            cursor: Cursor::default(),
+            repairs: BTreeMap::new(),
         })
     }
 
@@ -140,9 +154,24 @@ impl Proxy {
         }
         let facts = self.facts(snapshot);
         let before = Arc::clone(self.planner.snapshot());
-        let desired = self.planner.update(snapshot, &facts).clone();
-        let current = self.current.get_or_insert_with(|| adopt(&self.kernel, &desired));
-        let changes = diff(current, &desired, now);
+        self.planner.update(snapshot, &facts);
+        let desired = self.desired();
+        let outcome = self.bring(&desired, now);
+        self.terminator.follow(&before, snapshot, &desired);
+        outcome
+    }
+
+    /// What the last plan wants, and what this process wants for itself.
+    fn desired(&self) -> Tables {
+        let mut desired = self.planner.tables().clone();
+        self.probe.add_to(&mut desired);
+        desired
+    }
+
+    /// Writes what differs from `desired`.
+    fn bring(&mut self, desired: &Tables, now: Instant) -> Outcome {
+        let current = self.current.get_or_insert_with(|| adopt(&self.kernel, desired));
+        let changes = diff(current, desired, now);
         let mut outcome =
             Outcome { complete: true, conflicts: self.planner.conflicts(), ..Outcome::default() };
         for unfit in changes.unfit {
@@ -158,7 +187,7 @@ impl Proxy {
                 take_back(current, op, &refused, &mut outcome);
             }
         }
-        self.terminator.follow(&before, snapshot, &desired);
+        outcome.unprogrammed.retain(|name, _| !is_probe(name));
         outcome
     }
 
@@ -183,7 +212,9 @@ impl Proxy {
 
     /// What is in the kernel, by name.
     pub fn tables(&self) -> Tables {
-        self.current.as_ref().map(|current| current.tables().clone()).unwrap_or_default()
+        let mut tables = self.current.as_ref().map(|current| current.tables().clone()).unwrap_or_default();
+        Probe::remove_from(&mut tables);
+        tables
     }
 
     /// Every backend with its counters, in order.
@@ -196,6 +227,7 @@ impl Proxy {
         };
         let services = current.tables().services.iter();
         services
+            .filter(|(key, _)| !is_probe(&key.name))
             .flat_map(|(key, block)| {
                 let ids = current.backend_ids(key).iter();
                 std::iter::zip(&block.slots, ids).map(move |(slot, &id)| state(key, slot, id))
@@ -239,22 +271,9 @@ impl Proxy {
         self.terminator.connections()
     }
 
-    /// Whether every hook runs for sockets of the cgroup, as the kernel says.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel said.
-    pub fn is_effective(&self) -> std::io::Result<bool> {
-        self.programs.are_effective()
-    }
-
-    /// Puts the programs back where they belong, if somebody else took them away.
-    ///
-    /// # Errors
-    ///
-    /// The hook and what the kernel said.
-    pub fn attach_again(&mut self) -> Result<(), Error> {
-        Ok(self.programs.attach()?)
+    /// What the self-check put right so far, by what it was.
+    pub const fn repairs(&self) -> &BTreeMap<&'static str, u64> {
+        &self.repairs
     }
 
     /// Ends this process' part. The kernel goes on with what it has.

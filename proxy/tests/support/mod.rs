@@ -2,6 +2,7 @@
 //! in parallel. The test binary starts itself again for it; what a test leaves behind goes with the node.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod foreign;
 mod net;
 
 use std::os::unix::process::CommandExt;
