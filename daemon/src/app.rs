@@ -102,6 +102,7 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     tasks.spawn("heartbeat", beat(proxy.heartbeat(), tasks.cancel.clone()));
     let (progress, seen) = watch::channel(Progress::default());
     let (queries, asked) = mpsc::channel(QUERIES);
+    let connections = proxy.connections();
     let stepper = Stepper {
         proxy,
         names,
@@ -114,7 +115,7 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     tasks.spawn("network", keeper.run(seen.clone(), tasks.cancel.clone()));
     start_health((&health, reports.notices()), healthz, seen.clone(), tasks);
     let node = node_settings(args, &facts, cluster_dns, pod_cidrs)?;
-    let state = State { progress: seen, zone, queries, reports, health, registry, node };
+    let state = State { progress: seen, zone, queries, connections, reports, health, registry, node };
     tasks.spawn("admin", server::serve(listener, Arc::new(state), tasks.cancel.clone()));
     tasks.spawn("signals", signals(tasks.cancel.clone()));
     tracing::info!(node = facts.node_name.value, "started");

@@ -31,7 +31,7 @@ pub enum Command {
     #[command(subcommand)]
     Sandbox(SandboxCommand),
     /// Say what this kernel and machine offer, and what is missing.
-    Check(RunArgs),
+    Check(CheckArgs),
     /// Remove everything that Fairway has left on this node.
     Cleanup(PlaceArgs),
     /// Print the version.
@@ -194,6 +194,17 @@ pub struct NameArgs {
     pub dns_ttl: u32,
 }
 
+/// `fairway check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// Have the running daemon examine its programs and maps now, and put right what is wrong.
+    #[arg(long)]
+    pub live: bool,
+    /// The options with which the daemon would run.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
 /// `fairway get`.
 #[derive(Args, Clone, Debug)]
 pub struct GetArgs {
@@ -214,6 +225,8 @@ pub enum Listing {
     Services,
     /// Every backend with the connections opened to it.
     Backends,
+    /// Every open connection through a frontend: whose, and to which backend.
+    Connections,
     /// Every DNS name with its records.
     Dns,
     /// Every pod sandbox that this node runs.

@@ -33,7 +33,7 @@ fn config_file(matches: &ArgMatches) -> Result<Option<(&'static str, PathBuf)>> 
     let (name, args) = match cli.command {
         Command::Run(args) => ("run", args),
         Command::Plan(args) => ("plan", args),
-        Command::Check(args) => ("check", args),
+        Command::Check(args) => ("check", args.run),
         Command::Get(_)
         | Command::Explain(_)
         | Command::Sandbox(_)

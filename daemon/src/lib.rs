@@ -13,6 +13,7 @@ mod http;
 mod logging;
 mod network;
 pub mod notice;
+pub mod processes;
 mod reported;
 pub mod source;
 pub mod state;

@@ -14,10 +14,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::health::{Health, Status};
 use crate::network;
+use crate::processes;
 use crate::source::{Problem, Reports};
 use crate::step::{Progress, Query};
 use crate::views::backends::{self, BackendRow};
+use crate::views::connections::{self, ConnectionRow};
 use crate::views::explain::{self, Explanation};
+use crate::views::findings::{self, FindingRow};
 use crate::views::names::{self, NameRow};
 use crate::views::sandboxes::{self, SandboxRow};
 use crate::views::services::{self, ServiceRow};
@@ -30,6 +33,8 @@ pub struct State {
     pub zone: dns::Reader,
     /// The way to the owner of the proxy.
     pub queries: mpsc::Sender<Query>,
+    /// The connections through frontends.
+    pub connections: proxy::Connections,
     /// What the sources could not take.
     pub reports: Reports,
     /// How this node is.
@@ -83,6 +88,35 @@ impl State {
     pub async fn backends(&self) -> Result<Vec<BackendRow>> {
         let states = self.ask(Query::Backends).await?;
         Ok(backends::rows(&states))
+    }
+
+    /// Every connection through a frontend.
+    ///
+    /// # Errors
+    /// If the kernel does not list sockets.
+    pub async fn connections(&self) -> Result<Vec<ConnectionRow>> {
+        let (handle, progress) = (self.connections.clone(), self.progress.borrow().clone());
+        let listed = tokio::task::spawn_blocking(move || {
+            let (found, unseen) = handle.list().context("the kernel does not list sockets")?;
+            if let Some(reason) = unseen.reason {
+                tracing::warn!(
+                    namespaces = unseen.namespaces,
+                    reason,
+                    "connections of some pods are not listed"
+                );
+            }
+            Ok(connections::rows(&found, &progress.snapshot, &progress.tables, &processes::by_socket()))
+        });
+        listed.await.context("the listing broke")?
+    }
+
+    /// The self-check, done now.
+    ///
+    /// # Errors
+    /// If the daemon is ending.
+    pub async fn examine(&self) -> Result<Vec<FindingRow>> {
+        let findings = self.ask(Query::Examine).await?;
+        Ok(findings::rows(&findings))
     }
 
     /// Every name.

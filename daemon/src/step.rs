@@ -4,18 +4,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, bail};
 use dns::Names;
 use model::{ObjectName, Snapshot};
-use proxy::{BackendState, Facts, HealthPorts, Outcome, Proxy, Tables};
+use proxy::{BackendState, Facts, Finding, HealthPorts, Outcome, Proxy, Tables};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::block_in_place;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::health::Health;
+use crate::health::{Health, Part};
 use crate::reported::Reported;
+
+/// How often the data plane examines itself. It costs a few hundred system calls.
+const EXAMINE: Duration = Duration::from_secs(5);
 
 /// How far the stepper has come; published after each snapshot.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +41,8 @@ pub struct Progress {
 pub enum Query {
     /// Every backend with its counter.
     Backends(oneshot::Sender<Vec<BackendState>>),
+    /// The self-check, done now.
+    Examine(oneshot::Sender<Vec<Finding>>),
     /// The proxy's counters, brought up to date for the metrics.
     Refresh(oneshot::Sender<()>),
 }
@@ -70,6 +76,8 @@ impl Stepper {
     ) -> Result<()> {
         snapshots.mark_changed();
         let mut shrink_at: Option<Instant> = None;
+        let mut examinations = tokio::time::interval(EXAMINE);
+        examinations.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 changed = snapshots.changed() => {
@@ -81,6 +89,7 @@ impl Stepper {
                     shrink_at = block_in_place(|| self.proxy.shrink(Instant::now()));
                 }
                 () = until(shrink_at) => shrink_at = block_in_place(|| self.proxy.shrink(Instant::now())),
+                _ = examinations.tick() => drop(block_in_place(|| self.examine())),
                 Some(query) = queries.recv() => block_in_place(|| self.answer(query)),
                 () = cancel.cancelled() => break,
             }
@@ -112,10 +121,27 @@ impl Stepper {
         });
     }
 
-    fn answer(&self, query: Query) {
+    /// What was wrong is said of this node's health even if it could be put right at once.
+    fn examine(&mut self) -> Vec<Finding> {
+        let findings = self.proxy.examine(Instant::now());
+        let sentences: Vec<&str> = findings.iter().filter_map(|finding| finding.wrong.as_deref()).collect();
+        if !sentences.is_empty() {
+            self.health.set(Part::Programs, Err(sentences.join("; ")));
+        }
+        if findings.iter().all(|finding| finding.well) {
+            self.health.set(Part::Programs, Ok(()));
+        }
+        findings
+    }
+
+    fn answer(&mut self, query: Query) {
         // Whoever asked may be gone; then nobody wants the answer.
         match query {
             Query::Backends(reply) => drop(reply.send(self.proxy.backends())),
+            Query::Examine(reply) => {
+                let findings = self.examine();
+                let _ = reply.send(findings);
+            }
             Query::Refresh(reply) => {
                 self.metrics.collect(&self.proxy);
                 let _ = reply.send(());

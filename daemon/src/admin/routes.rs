@@ -38,6 +38,8 @@ async fn route(
         "/health" => json(&state.health()),
         "/metrics" => Ok((OPEN_METRICS, state.metrics().await.map_err(internal)?)),
         "/services" => json(&state.services()),
+        "/connections" => json(&state.connections().await.map_err(internal)?),
+        "/examine" => json(&state.examine().await.map_err(internal)?),
         "/backends" => json(&state.backends().await.map_err(internal)?),
         "/dns" => json(&state.names()),
         "/sandboxes" => json(&state.sandboxes()),

@@ -1,18 +1,31 @@
 //! `fairway check`: what this kernel and machine offer, what is missing, and where each fact of the node came
-//! from. Changes nothing.
+//! from. Changes nothing; with `--live` the running daemon examines itself.
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use crate::cli::RunArgs;
+use crate::admin::client::fetch;
+use crate::cli::{CheckArgs, RunArgs};
 use crate::facts::Facts;
+use crate::views::findings::{self, FindingRow};
 
 /// Prints one line a requirement; the exit code is 1 if one is not met.
 ///
 /// # Errors
 /// One sentence about the options.
-pub(super) fn check(args: &RunArgs) -> Result<ExitCode> {
+pub(super) fn check(args: &CheckArgs) -> Result<ExitCode> {
+    if args.live { live(&args.run) } else { offered(&args.run) }
+}
+
+fn live(args: &RunArgs) -> Result<ExitCode> {
+    let body = fetch(&args.place.run_dir, "/examine")?;
+    let rows: Vec<FindingRow> = serde_json::from_str(&body).context("the daemon is of another version")?;
+    super::print(&(findings::lines(&rows).join("\n") + "\n"))?;
+    Ok(if rows.iter().all(|row| row.well) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn offered(args: &RunArgs) -> Result<ExitCode> {
     let facts = Facts::read(&args.node)?;
     let mut lines = vec![
         format!("node name           {} (from: {})", facts.node_name.value, facts.node_name.origin),

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::admin::client::fetch;
 use crate::cli::{GetArgs, Listing, Output};
-use crate::views::{backends, names, sandboxes, services};
+use crate::views::{backends, connections, names, sandboxes, services};
 
 /// The listing as text.
 ///
@@ -16,6 +16,7 @@ pub(super) fn get(args: &GetArgs) -> Result<String> {
     match args.what {
         Listing::Services => show(args, "/services", services::text),
         Listing::Backends => show(args, "/backends", backends::text),
+        Listing::Connections => show(args, "/connections", connections::text),
         Listing::Dns => show(args, "/dns", names::text),
         Listing::Sandboxes => show(args, "/sandboxes", sandboxes::text),
     }

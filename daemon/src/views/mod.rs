@@ -2,7 +2,9 @@
 //! command line, so that both ends share one type. Pure.
 
 pub mod backends;
+pub mod connections;
 pub mod explain;
+pub mod findings;
 pub mod names;
 pub mod sandboxes;
 pub mod services;

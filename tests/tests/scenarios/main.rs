@@ -12,4 +12,5 @@ mod nodes;
 mod restart;
 mod services;
 mod sockets;
+mod termination;
 mod yaml;

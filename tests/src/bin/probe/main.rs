@@ -177,6 +177,7 @@ fn errno_name(error: &std::io::Error) -> String {
         (Errno::CONNREFUSED, "ECONNREFUSED"),
         (Errno::CONNRESET, "ECONNRESET"),
         (Errno::CONNABORTED, "ECONNABORTED"),
+        (Errno::DESTADDRREQ, "EDESTADDRREQ"),
         (Errno::HOSTUNREACH, "EHOSTUNREACH"),
         (Errno::NETUNREACH, "ENETUNREACH"),
         (Errno::PERM, "EPERM"),
