@@ -171,6 +171,7 @@ fn proxy_config(args: &RunArgs, facts: &Facts, cluster_dns: &[IpAddr]) -> proxy:
         node_addresses: args.node.node_ip.clone(),
         cluster_dns: cluster_dns.to_vec(),
         sizes: Sizes::default(),
+        layout: proxy::LAYOUT,
         end_tcp: args.node.end_tcp,
     }
 }

@@ -20,14 +20,11 @@ impl AffinityKey {
         Self { service, client }
     }
 
-    /// The service id.
-    pub const fn service(&self) -> u32 {
-        self.service
-    }
-
-    /// The client.
-    pub const fn client(&self) -> &Address {
-        &self.client
+    /// The key as the map has it.
+    pub const fn to_bytes(&self) -> [u8; 20] {
+        let [a, b, c, d] = self.service.to_ne_bytes();
+        let [e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t] = self.client.bytes();
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t]
     }
 }
 

@@ -21,6 +21,13 @@ impl ChoiceKey {
         Self { cookie, service, zero: 0 }
     }
 
+    /// The key as the map has it.
+    pub const fn to_bytes(&self) -> [u8; 16] {
+        let ([a, b, c, d, e, f, g, h], [i, j, k, l]) =
+            (self.cookie.to_ne_bytes(), self.service.to_ne_bytes());
+        [a, b, c, d, e, f, g, h, i, j, k, l, 0, 0, 0, 0]
+    }
+
     #[inline(always)]
     const fn check(&self) -> u32 {
         mix(mix(mix(1, self.cookie as u32), (self.cookie >> 32) as u32), self.service)

@@ -1,8 +1,10 @@
 //! The names under which the maps are pinned, in `<bpf-dir>/v1/`, and what makes each of them. A later
 //! layout is other maps in another directory; only `reverse` is shared by all layouts.
 
-/// The directory below the bpf directory.
+/// The directory below the bpf directory: `v` and [`LAYOUT_NUMBER`].
 pub const LAYOUT: &str = "v1";
+/// Raised with every change of what a map holds.
+pub const LAYOUT_NUMBER: u32 = 1;
 
 /// HASH, [`crate::frontend::FrontendKey`] -> [`crate::frontend::FrontendWord`].
 pub const FRONTENDS: &str = "frontends";

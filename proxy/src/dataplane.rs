@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -90,17 +91,38 @@ impl Kernel {
     ///
     /// The map that is not as it should be.
     pub(crate) fn open(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
-        let (services, services_len) = memory::<u64>(ebpf, maps::SERVICES)?;
-        let (lines, lines_len) = memory::<Line>(ebpf, maps::SLOTS)?;
-        let (backends, backends_len) = memory::<Backend>(ebpf, maps::BACKENDS)?;
-        let (node, _) = memory::<u64>(ebpf, maps::NODE)?;
+        Self::from_maps(&mut |name| ebpf.take_map(name))
+    }
+
+    /// Opens the maps that are pinned in a directory.
+    ///
+    /// # Errors
+    ///
+    /// The map that is not as it should be.
+    pub(crate) fn pinned(folder: &Path) -> Result<Self, DataplaneError> {
+        Self::from_maps(&mut |name| {
+            let data = MapData::from_pin(folder.join(name)).ok()?;
+            Some(match name {
+                maps::FRONTENDS => Map::HashMap(data),
+                maps::AFFINITY => Map::LruHashMap(data),
+                maps::STATS => Map::PerCpuArray(data),
+                _ => Map::Array(data),
+            })
+        })
+    }
+
+    fn from_maps(source: Source<'_>) -> Result<Self, DataplaneError> {
+        let (services, services_len) = memory::<u64>(source, maps::SERVICES)?;
+        let (lines, lines_len) = memory::<Line>(source, maps::SLOTS)?;
+        let (backends, backends_len) = memory::<Backend>(source, maps::BACKENDS)?;
+        let (node, _) = memory::<u64>(source, maps::NODE)?;
         let counters = Counters {
-            closed: memory::<u64>(ebpf, maps::CLOSED)?.0,
-            refused: memory::<u64>(ebpf, maps::REFUSED)?.0,
+            closed: memory::<u64>(source, maps::CLOSED)?.0,
+            refused: memory::<u64>(source, maps::REFUSED)?.0,
         };
-        let (frontends, frontends_len) = take(ebpf, maps::FRONTENDS)?;
-        let (_, lru) = take(ebpf, maps::AFFINITY)?;
-        let (stats, _) = take(ebpf, maps::STATS)?;
+        let (frontends, frontends_len) = take(source, maps::FRONTENDS)?;
+        let (_, lru) = take(source, maps::AFFINITY)?;
+        let (stats, _) = take(source, maps::STATS)?;
         let other = |name| move |error: MapError| DataplaneError::Other(name, error.to_string());
         Ok(Self {
             sizes: Sizes {
@@ -252,8 +274,11 @@ impl Contents for Kernel {
 
 const _: () = assert!(HEADER_WORDS < LINE_WORDS);
 
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<(Map, u32), DataplaneError> {
-    let map = ebpf.take_map(name).ok_or(DataplaneError::Absent(name))?;
+/// Where maps come from, by name.
+type Source<'a> = &'a mut dyn FnMut(&'static str) -> Option<Map>;
+
+fn take(source: Source<'_>, name: &'static str) -> Result<(Map, u32), DataplaneError> {
+    let map = source(name).ok_or(DataplaneError::Absent(name))?;
     let (Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data)) = &map
     else {
         return Err(DataplaneError::Other(name, "it is of another type".into()));
@@ -263,8 +288,8 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<(Map, u32), DataplaneErro
     Ok((map, entries))
 }
 
-fn memory<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<(Memory, u32), DataplaneError> {
-    let (map, entries) = take(ebpf, name)?;
+fn memory<T>(source: Source<'_>, name: &'static str) -> Result<(Memory, u32), DataplaneError> {
+    let (map, entries) = take(source, name)?;
     let Map::Array(data) = &map else {
         return Err(DataplaneError::Other(name, "it is no array".into()));
     };

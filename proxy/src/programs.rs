@@ -1,6 +1,7 @@
 //! Loads the programs, makes or opens the pinned maps, and keeps the links. The only file with aya's programs.
 //! Programs are loaded anew at each start; a pinned link is given the new one without a gap.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -13,7 +14,8 @@ use aya::programs::{
 use aya::{Ebpf, EbpfLoader};
 use ebpf::maps;
 
-use crate::current::Sizes;
+use crate::layouts::Layouts;
+use crate::proxy::Config;
 use crate::sys;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fairway-ebpf"));
@@ -54,6 +56,14 @@ pub enum ProgramError {
     /// The kernel does not take the programs or the maps.
     #[error("the kernel does not take the programs: {0}; it needs CAP_BPF and CAP_NET_ADMIN, and Linux 6.1")]
     Load(String),
+    /// A newer version was here.
+    #[error(
+        "the maps in {path} are those of a newer fairway: run that version again, or start anew with `fairway cleanup`"
+    )]
+    Newer {
+        /// The directory of the newer layout.
+        path: PathBuf,
+    },
     /// One hook cannot be attached.
     #[error("{hook} cannot be attached to {path}: {error}; is it a cgroup v2 directory?")]
     Attach {
@@ -72,7 +82,9 @@ pub struct Programs {
     ebpf: Ebpf,
     cgroup: PathBuf,
     bpf_dir: PathBuf,
-    folder: PathBuf,
+    layouts: Layouts,
+    /// What was pinned before this start; None once what it pins is to stay.
+    before: Option<HashSet<PathBuf>>,
 }
 
 impl Programs {
@@ -82,12 +94,17 @@ impl Programs {
     /// # Errors
     ///
     /// One sentence that says what to do.
-    pub fn load(cgroup: &Path, bpf_dir: &Path, node_netns: u64, sizes: Sizes) -> Result<Self, ProgramError> {
-        let folder = bpf_dir.join(maps::LAYOUT);
-        std::fs::create_dir_all(&folder)
-            .map_err(|error| ProgramError::Pins { path: folder.clone(), error })?;
+    pub fn load(config: &Config, node_netns: u64) -> Result<Self, ProgramError> {
+        let Config { cgroup, bpf_dir, sizes, .. } = config;
+        let layouts = Layouts::find(bpf_dir, config.layout)
+            .map_err(|newer| ProgramError::Newer { path: bpf_dir.join(format!("v{newer}")) })?;
+        let folder = &layouts.own;
+        let before = pins(bpf_dir, folder);
+        let unpinned = |error| ProgramError::Pins { path: folder.clone(), error };
+        std::fs::create_dir_all(folder).map_err(unpinned)?;
+        layouts.share().map_err(unpinned)?;
         let ebpf = EbpfLoader::new()
-            .default_map_pin_directory(&folder)
+            .default_map_pin_directory(folder)
             .map_pin_path(maps::REVERSE, bpf_dir.join(maps::REVERSE))
             .map_max_entries(maps::FRONTENDS, sizes.frontends)
             .map_max_entries(maps::SERVICES, sizes.services)
@@ -100,12 +117,31 @@ impl Programs {
             .map_max_entries(maps::REVERSE_UDP, sizes.lru)
             .override_global(maps::NODE_NETNS, &node_netns, true)
             .load(OBJECT)
-            .map_err(|error| ProgramError::Load(sentence(&error)))?;
-        let mut programs = Self { ebpf, cgroup: cgroup.to_owned(), bpf_dir: bpf_dir.to_owned(), folder };
+            .map_err(|error| {
+                remove_pins(bpf_dir, folder, &before);
+                ProgramError::Load(sentence(&error))
+            })?;
+        let (cgroup, bpf_dir) = (cgroup.clone(), bpf_dir.clone());
+        let mut programs = Self { ebpf, cgroup, bpf_dir, layouts, before: Some(before) };
         for (hook, _) in HOOKS {
             programs.hook(hook)?.load().map_err(|error| ProgramError::Load(sentence(&error)))?;
         }
         Ok(programs)
+    }
+
+    /// The layouts that are there.
+    pub(crate) const fn layouts(&mut self) -> &mut Layouts {
+        &mut self.layouts
+    }
+
+    /// Whether the programs of an older layout serve until the maps of this one are filled.
+    pub(crate) const fn is_upgrade(&self) -> bool {
+        self.layouts.older.is_some()
+    }
+
+    /// What this start has pinned outlives the process.
+    pub(crate) fn keep(&mut self) {
+        self.before = None;
     }
 
     /// The maps, for the dataplane to take.
@@ -169,6 +205,10 @@ impl Programs {
     /// Gives a pinned link the new program. False if there is none that still leads to this cgroup.
     fn switch(&mut self, hook: &'static str, cgroup: u64) -> Result<bool, String> {
         let pin = self.pin(hook);
+        if let Some(older) = &self.layouts.older {
+            // Absent: an older layout need not have every hook, or it has been moved before.
+            let _ = std::fs::rename(older.join(file_of(hook)), &pin);
+        }
         let Some(link) = sys::open_pinned(&pin).map_err(|error| error.to_string())? else { return Ok(false) };
         let here = sys::link_cgroup(link.as_fd()).is_ok_and(|(found, _)| found == cgroup);
         let mut program = self.hook(hook).map_err(|error| error.to_string())?;
@@ -197,7 +237,36 @@ impl Programs {
     }
 
     fn pin(&self, hook: &str) -> PathBuf {
-        self.folder.join(format!("link_{hook}"))
+        self.layouts.own.join(file_of(hook))
+    }
+}
+
+impl Drop for Programs {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            remove_pins(&self.bpf_dir, &self.layouts.own, before);
+        }
+    }
+}
+
+fn file_of(hook: &str) -> String {
+    format!("link_{hook}")
+}
+
+/// Everything in both directories.
+fn pins(bpf_dir: &Path, folder: &Path) -> HashSet<PathBuf> {
+    let entries = [bpf_dir, folder].map(|folder| std::fs::read_dir(folder).into_iter().flatten());
+    entries.into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path()).collect()
+}
+
+/// A start that failed leaves no more than was there before it: what is pinned, and empty directories.
+fn remove_pins(bpf_dir: &Path, folder: &Path, before: &HashSet<PathBuf>) {
+    for pin in pins(bpf_dir, folder).difference(before) {
+        let _ = std::fs::remove_file(pin);
+    }
+    for folder in [folder, bpf_dir] {
+        // One that is in use is not empty.
+        let _ = std::fs::remove_dir(folder);
     }
 }
 

@@ -16,6 +16,7 @@ use crate::current::{Current, Sizes};
 use crate::dataplane::{DataplaneError, Heartbeat, Kernel};
 use crate::diff::{What, diff, refuse_frontend, shrink};
 use crate::explain::{Explanation, explain};
+use crate::layouts::Overwrite;
 use crate::op::{Dataplane, Op, Refused};
 use crate::plan::{Facts, Planner};
 use crate::probe::{Probe, is_probe};
@@ -29,6 +30,9 @@ mod examine;
 pub use examine::Finding;
 
 use examine::Cursor;
+
+/// The layout of the maps that this version makes.
+pub const LAYOUT: u32 = ebpf::maps::LAYOUT_NUMBER;
 
 /// What the proxy has to know.
 #[derive(Clone, Debug)]
@@ -45,6 +49,8 @@ pub struct Config {
     pub cluster_dns: Vec<IpAddr>,
     /// The sizes of maps that are made anew.
     pub sizes: Sizes,
+    /// The layout of the maps: [`LAYOUT`], unless a test plays another version.
+    pub layout: u32,
     /// Whether TCP connections through a frontend to a pod that is gone are ended.
     pub end_tcp: bool,
 }
@@ -64,6 +70,9 @@ pub enum Error {
     /// membarrier(2).
     #[error("membarrier is refused by this kernel: {0}; it needs CONFIG_MEMBARRIER")]
     Barrier(std::io::Error),
+    /// The maps of the layout before this one.
+    #[error("the maps of the older version cannot be removed: {0}")]
+    Older(std::io::Error),
     /// The thread that ends sockets.
     #[error("the thread that ends sockets cannot be started: {0}")]
     Terminator(std::io::Error),
@@ -119,9 +128,11 @@ impl Proxy {
     /// One sentence that says what to do; nothing is attached that was not before.
     pub fn open(config: Config) -> Result<Self, Error> {
         let node_netns = sys::netns_cookie().map_err(Error::Cookie)?;
-        let mut programs = Programs::load(&config.cgroup, &config.bpf_dir, node_netns, config.sizes)?;
+        let mut programs = Programs::load(&config, node_netns)?;
         let kernel = Kernel::open(programs.maps())?;
-        programs.attach()?;
+        if !programs.is_upgrade() {
+            programs.attach()?;
+        }
         // A hook may still hold what the process before this one freed last.
         sys::barrier().map_err(Error::Barrier)?;
         let terminator = programs.reverse().and_then(|map| Terminator::start(map, config.end_tcp));
@@ -157,6 +168,12 @@ impl Proxy {
         self.planner.update(snapshot, &facts);
         let desired = self.desired();
         let outcome = self.bring(&desired, now);
+        self.programs.keep();
+        if self.programs.is_upgrade()
+            && let Err(error) = self.upgrade(&desired)
+        {
+            tracing::error!(%error, "the programs of the older version go on serving; the next change tries again");
+        }
         self.terminator.follow(&before, snapshot, &desired);
         outcome
     }
@@ -166,6 +183,16 @@ impl Proxy {
         let mut desired = self.planner.tables().clone();
         self.probe.add_to(&mut desired);
         desired
+    }
+
+    /// Lets the programs of this layout take over from those of an older one: its maps are filled now.
+    fn upgrade(&mut self, desired: &Tables) -> Result<(), Error> {
+        let Some(current) = &self.current else { return Ok(()) };
+        self.programs.layouts().carry(desired, current, Overwrite::Yes)?;
+        self.programs.attach()?;
+        // What the older programs added since.
+        self.programs.layouts().carry(desired, current, Overwrite::No)?;
+        self.programs.layouts().forget_older().map_err(Error::Older)
     }
 
     /// Writes what differs from `desired`.

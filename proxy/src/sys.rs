@@ -9,7 +9,9 @@ use std::path::Path;
 use std::ptr::NonNull;
 
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_PROG_QUERY: libc::c_long = 16;
@@ -17,7 +19,7 @@ const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_F_QUERY_EFFECTIVE: u32 = 1;
 const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
 
-/// The start of `union bpf_attr` for BPF_OBJ_GET.
+/// The start of `union bpf_attr` for BPF_OBJ_GET and BPF_OBJ_PIN.
 #[repr(C)]
 struct ObjGet {
     path: u64,
@@ -46,7 +48,7 @@ struct ProgQuery {
     padding: u32,
 }
 
-/// For BPF_MAP_DELETE_ELEM.
+/// For BPF_MAP_UPDATE_ELEM and BPF_MAP_DELETE_ELEM.
 #[repr(C)]
 struct Element {
     map: u32,
@@ -163,6 +165,24 @@ pub(crate) fn elements<K: Copy + Default, V: Copy>(map: BorrowedFd<'_>) -> io::R
             return Ok(found);
         }
         position = Some(next);
+    }
+}
+
+/// Pins an object at `path`.
+pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attr = ObjGet { path: path.as_ptr() as u64, fd: raw(object), flags: 0 };
+    bpf(BPF_OBJ_PIN, &attr).map(drop)
+}
+
+/// Inserts an element into a map; one that is there already stays, unless `overwrite`.
+pub(crate) fn insert<K, V>(map: BorrowedFd<'_>, key: &K, value: &V, overwrite: bool) -> io::Result<()> {
+    const BPF_NOEXIST: u64 = 1;
+    let (key, value) = (std::ptr::from_ref(key) as u64, std::ptr::from_ref(value) as u64);
+    let flags = if overwrite { 0 } else { BPF_NOEXIST };
+    match bpf(BPF_MAP_UPDATE_ELEM, &Element { map: raw(map), padding: 0, key, value, flags }) {
+        Err(error) if error.raw_os_error() != Some(libc::EEXIST) => Err(error),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

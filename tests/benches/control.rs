@@ -33,6 +33,7 @@ fn measure(cgroup: PathBuf, bpf_dir: PathBuf) -> Result<()> {
         node_addresses: Vec::new(),
         cluster_dns: Vec::new(),
         sizes: Sizes::default(),
+        layout: proxy::LAYOUT,
         end_tcp: false,
     };
     let mut proxy = Proxy::open(config)?;

@@ -37,7 +37,10 @@ impl Proxy {
     /// Looks at everything, and repairs what it can. Before the first complete snapshot there are only the
     /// programs to look at.
     pub fn examine(&mut self, now: Instant) -> Vec<Finding> {
-        let mut findings = vec![self.examine_programs()];
+        let mut findings = Vec::new();
+        if !self.programs.is_upgrade() {
+            findings.push(self.examine_programs());
+        }
         if self.current.is_some() {
             findings.push(self.examine_maps(now));
             findings.push(self.examine_probe());

@@ -93,6 +93,7 @@ impl Node {
             node_addresses: vec![model::testing::ip(NODE4), model::testing::ip(NODE6)],
             cluster_dns: vec![model::testing::ip("10.96.0.10")],
             sizes: SMALL,
+            layout: proxy::LAYOUT,
             end_tcp: false,
         }
     }
