@@ -5,23 +5,11 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 
-use model::testing::{endpoint, ip, name, service, slice};
+use model::testing::{endpoint, name, service, slice};
 use model::{Event, Kind, Object};
 
 use support::*;
-
-fn address(text: &str) -> SocketAddr {
-    text.parse().expect("a socket address")
-}
-
-/// One service `shop/web` with TCP and UDP ports 80 on 10.96.0.5 and these backends on 8080.
-fn web(backends: &[&str]) -> Vec<Object> {
-    let service = service("shop/web", &["10.96.0.5"]).port("http:80/TCP").port("dns:80/UDP");
-    let slice = slice("web-1", "shop/web").port("http:8080/TCP").port("dns:8080/UDP").ready(backends);
-    vec![service.into(), slice.into()]
-}
 
 #[test]
 fn scenario_01_a_connection_reaches_an_endpoint_and_shows_the_service() {
@@ -239,86 +227,6 @@ fn scenario_22_internal_policy_local_without_a_local_endpoint() {
     });
 }
 
-/// A service with affinity on ClusterIP, NodePort and load-balancer IP, and these backends.
-fn sticky(timeout_seconds: u32, backends: &[&str]) -> Vec<Object> {
-    let service = service("shop/web", &["10.96.0.5"])
-        .port("a:80/TCP:30080")
-        .port("b:81/TCP")
-        .client_ip(timeout_seconds)
-        .load_balancer_ip("203.0.113.7");
-    let slice = slice("web-1", "shop/web").port("a:8080/TCP").port("b:8080/TCP").ready(backends);
-    vec![service.into(), slice.into()]
-}
-
-#[test]
-fn scenario_25_affinity_is_per_client_and_service_port() {
-    on_a_node(|node| {
-        let backends: Vec<String> = (2..22).map(|last| format!("10.244.0.{last}")).collect();
-        let backends: Vec<&str> = backends.iter().map(String::as_str).collect();
-        backends.iter().for_each(|ip| backend(ip, 8080));
-        let _world = node.serve(sticky(10800, &backends));
-        let vips = ["10.96.0.5:80", &format!("{NODE4}:30080"), "203.0.113.7:80", "127.0.0.1:30080"];
-        let first = reach(vips[0]);
-        for attempt in 0..50 {
-            assert_eq!(reach(vips[attempt % vips.len()]), first);
-        }
-        // Nineteen in twenty that each of these is another one; all of them together cannot stay by chance.
-        let pods: Vec<String> = (0..8)
-            .map(|_| {
-                in_pod(|| {
-                    backends.iter().for_each(|ip| backend(ip, 8080));
-                    let first = reach("10.96.0.5:80");
-                    assert_eq!([(); 10].map(|()| reach("10.96.0.5:80")), [(); 10].map(|()| first.clone()));
-                    first
-                })
-            })
-            .collect();
-        assert!(pods.iter().any(|pod| *pod != first), "{pods:?}");
-    });
-}
-
-#[test]
-fn a_known_pod_is_the_client_by_its_address() {
-    on_a_node(|node| {
-        let backends: Vec<String> = (2..22).map(|last| format!("10.244.0.{last}")).collect();
-        let backends: Vec<&str> = backends.iter().map(String::as_str).collect();
-        let _world = node.serve(sticky(10800, &backends));
-        let pin = node.bpf_dir.join(ebpf::maps::LAYOUT).join(ebpf::maps::PODS);
-        // Two namespaces of one address: a pod's sandbox that was made anew.
-        let reached: Vec<String> = (0..6)
-            .map(|_| {
-                in_pod(|| {
-                    backends.iter().for_each(|ip| backend(ip, 8080));
-                    let map = aya::maps::MapData::from_pin(&pin).unwrap();
-                    let mut pods: aya::maps::HashMap<_, u64, [u8; 32]> =
-                        aya::maps::Map::HashMap(map).try_into().unwrap();
-                    let mut value = [0; 32];
-                    value[..16].copy_from_slice(&ebpf::address::Address::from(ip("10.244.9.9")).bytes());
-                    pods.insert(proxy::netns_cookie().unwrap(), value, 0).unwrap();
-                    reach("10.96.0.5:80")
-                })
-            })
-            .collect();
-        assert!(reached.iter().all(|backend| *backend == reached[0]), "{reached:?}");
-    });
-}
-
-#[test]
-fn scenario_26_affinity_moves_at_once_when_its_endpoint_goes() {
-    on_a_node(|node| {
-        let mut backends: Vec<&str> = vec!["10.244.0.2", "10.244.0.3", "10.244.0.4"];
-        backends.iter().for_each(|ip| backend(ip, 8080));
-        let mut world = node.serve(sticky(10, &backends));
-        let first = reach("10.96.0.5:80");
-        assert_eq!([(); 5].map(|()| reach("10.96.0.5:80")), [(); 5].map(|()| first.clone()));
-        backends.retain(|ip| !first.starts_with(&format!("{ip}:")));
-        sticky(10, &backends).into_iter().for_each(|object| world.apply(Event::Apply(object)));
-        let second = reach("10.96.0.5:80");
-        assert_ne!(first, second);
-        assert_eq!([(); 5].map(|()| reach("10.96.0.5:80")), [(); 5].map(|()| second.clone()));
-    });
-}
-
 #[test]
 fn scenario_30_after_each_change_of_type_the_right_addresses_answer() {
     on_a_node(|node| {
@@ -358,78 +266,6 @@ fn scenario_32_a_service_of_another_proxy_is_left_alone_and_comes_back() {
         assert!(reachable("10.96.0.5:80"));
         world.apply(Event::Apply(model::testing::headless("shop/none").port("80/TCP").into()));
         assert_eq!(world.proxy.tables().services.len(), 2);
-    });
-}
-
-#[test]
-fn scenario_33_each_family_stands_alone_also_after_a_restart() {
-    on_a_node(|node| {
-        backend("10.244.0.2", 8080);
-        backend("fd00:244::2", 8080);
-        let service = service("shop/web", &["10.96.0.5", "fd00:96::5"]).port("80/TCP");
-        let slice4 = slice("web-4", "shop/web").port("8080/TCP").ready(&["10.244.0.2"]);
-        let slice6 = slice("web-6", "shop/web").port("8080/TCP").ready(&["fd00:244::2"]);
-        let mut world = node.serve([service.into(), slice4.into()]);
-        assert_eq!(reach("10.96.0.5:80"), "10.244.0.2:8080");
-        assert_eq!(refused("[fd00:96::5]:80"), ErrorKind::ConnectionRefused);
-        world.apply(Event::Apply(slice6.into()));
-        let mut stream = dial("[fd00:96::5]:80").unwrap();
-        assert_eq!(ask(&mut stream), "[fd00:244::2]:8080");
-        assert_eq!(stream.peer_addr().unwrap(), address("[fd00:96::5]:80"));
-
-        world.proxy.close();
-        world.proxy = node.proxy();
-        let ops = world.proxy.grow(&world.cluster.snapshot(), std::time::Instant::now()).ops;
-        assert_eq!(ops, 0, "a restart over an unchanged cluster writes nothing");
-        assert!(reachable("10.96.0.5:80") && reachable("[fd00:96::5]:80"));
-    });
-}
-
-#[test]
-fn scenario_34_connections_and_affinities_outlive_the_process() {
-    on_a_node(|node| {
-        let backends: Vec<String> = (2..22).map(|last| format!("10.244.0.{last}")).collect();
-        let mut backends: Vec<&str> = backends.iter().map(String::as_str).collect();
-        backends.iter().for_each(|ip| backend(ip, 8080));
-        let mut world = node.serve(sticky(10800, &backends));
-        let mut streams: Vec<_> = (0..20).map(|_| dial("10.96.0.5:80").unwrap()).collect();
-        let first = ask(&mut streams[0]);
-        // Dropped without a goodbye: the pins are what is left of it.
-        drop(world.proxy);
-        assert_eq!(reach("10.96.0.5:80"), first);
-        world.proxy = node.proxy();
-        assert_eq!(reach("10.96.0.5:80"), first);
-        // The change made meanwhile is written, and nothing else.
-        let gone = backends.iter().position(|ip| !first.starts_with(&format!("{ip}:"))).unwrap();
-        backends.remove(gone);
-        sticky(10800, &backends).into_iter().for_each(|object| world.cluster.apply(Event::Apply(object)));
-        let outcome = world.proxy.grow(&world.cluster.snapshot(), std::time::Instant::now());
-        assert_eq!(outcome.ops, 2 * 3, "block, word and the windows of one endpoint, on two ports");
-        assert_eq!(reach("10.96.0.5:80"), first);
-        streams.iter_mut().for_each(|stream| assert_eq!(ask(stream), first));
-        assert_eq!(streams[0].peer_addr().unwrap(), address("10.96.0.5:80"));
-    });
-}
-
-#[test]
-fn scenario_35_nothing_is_removed_before_the_lists_are_complete() {
-    on_a_node(|node| {
-        backend("10.244.0.2", 8080);
-        let world = node.serve(web(&["10.244.0.2"]));
-        drop(world.proxy);
-        let mut proxy = node.proxy();
-        let now = std::time::Instant::now();
-        let mut cluster = model::Cluster::new();
-        for kind in [Kind::Service, Kind::Node] {
-            cluster.apply(Event::Replace(kind, Vec::new()));
-            assert_eq!(proxy.grow(&cluster.snapshot(), now), proxy::Outcome::default());
-            assert_eq!(proxy.shrink(now + proxy::GRACE), None);
-            assert_eq!(reach("10.96.0.5:80"), "10.244.0.2:8080");
-        }
-        cluster.apply(Event::Replace(Kind::EndpointSlice, Vec::new()));
-        assert!(proxy.grow(&cluster.snapshot(), now).complete);
-        proxy.shrink(now + proxy::GRACE);
-        assert!(!reachable("10.96.0.5:80"));
     });
 }
 
@@ -532,9 +368,4 @@ fn the_cluster_dns_answers_here_while_the_daemon_lives() {
             ("10.244.0.2:53".into(), "10.244.0.2:53".into())
         );
     });
-}
-
-/// Whether a connection is made within half a second: an address that nobody has swallows it silently.
-fn reachable(vip: &str) -> bool {
-    std::net::TcpStream::connect_timeout(&address(vip), std::time::Duration::from_millis(500)).is_ok()
 }

@@ -1,9 +1,10 @@
 //! A node for one test: a process of its own in a network namespace and a cgroup of its own, so that tests run
 //! in parallel. The test binary starts itself again for it; what a test leaves behind goes with the node.
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
 
 pub(crate) mod foreign;
 mod net;
+mod objects;
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use model::{Cluster, Event, Object, Snapshot};
 use proxy::{Config, Proxy, Sizes};
 
 pub(crate) use net::*;
+pub(crate) use objects::*;
 
 /// Set in the process that is the node: the folder that names its cgroup and pins.
 const NODE: &str = "FAIRWAY_TEST_NODE";

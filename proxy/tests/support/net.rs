@@ -109,6 +109,11 @@ pub(crate) fn disconnect(socket: &UdpSocket) {
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
+/// Whether a connection is made within half a second: an address that nobody has swallows it silently.
+pub(crate) fn reachable(vip: &str) -> bool {
+    TcpStream::connect_timeout(&vip.parse().expect("a socket address"), Duration::from_millis(500)).is_ok()
+}
+
 /// Runs `body` in a network namespace of its own, as a pod would: same cgroup, other namespace.
 pub(crate) fn in_pod<T: Send>(body: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
