@@ -176,6 +176,12 @@ impl Forwarder {
         general.chain(stubs).collect()
     }
 
+    /// The answer to a request for which there is no place.
+    pub(crate) fn shed(&self, request: &Request) -> Vec<u8> {
+        self.metrics.shed.inc();
+        failure(request, Rcode::SERV_FAIL, Some(extended::BUSY))
+    }
+
     /// The answer to a request that is not ours, if it is known without waiting.
     pub(crate) fn known(self: &Arc<Self>, request: &Request) -> Option<Vec<u8>> {
         self.look(&Key::of(request)).ok().map(|outcome| outcome.answer(request))

@@ -2,7 +2,7 @@
 //! and alerts work as they are.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -12,10 +12,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::access::Verdict;
 use crate::cache::Totals;
+use crate::fast::Said;
 use crate::record::RecordType;
 use crate::stored::Kind;
-use crate::wire::{Head, Rcode, Transport, question_end};
+use crate::wire::{Rcode, Transport};
 
 /// CoreDNS's buckets: 0.25 ms doubled up to 8 s.
 const SECONDS: [f64; 16] = [
@@ -30,6 +32,7 @@ pub struct Metrics {
     responses: Family<ResponseLabels, Counter>,
     duration: Family<ServerLabels, Histogram, fn() -> Histogram>,
     upstream: Family<UpstreamLabels, Histogram, fn() -> Histogram>,
+    turned_away: Family<ReasonLabels, Counter>,
     /// Questions answered SERVFAIL because too many were under way.
     pub(crate) shed: Counter,
     /// Questions that no upstream answered.
@@ -44,6 +47,20 @@ pub struct Metrics {
     pub(crate) loops: Counter,
     cache: CacheMetrics,
 }
+
+/// The counters of one server address, found once: looking for them by their labels would cost more than an
+/// answer does.
+pub(crate) struct ServerMetrics {
+    server: Arc<str>,
+    all: Metrics,
+    duration: Histogram,
+    /// By transport and type; made when first counted.
+    requests: [[OnceLock<Counter>; RecordType::LABELS]; 2],
+    responses: [OnceLock<Counter>; OTHER_RCODE + 1],
+}
+
+/// Codes from here on are counted together.
+const OTHER_RCODE: usize = 6;
 
 #[derive(Clone, Debug, Default)]
 struct CacheMetrics {
@@ -79,6 +96,11 @@ struct ResponseLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct UpstreamLabels {
     proxy_name: &'static str,
     to: String,
@@ -93,6 +115,7 @@ impl Default for Metrics {
             responses: Family::default(),
             duration: Family::new_with_constructor(histogram),
             upstream: Family::new_with_constructor(histogram),
+            turned_away: Family::default(),
             shed: Counter::default(),
             unanswered: Counter::default(),
             joined: Counter::default(),
@@ -128,6 +151,11 @@ impl Metrics {
             "fairway_dns_unanswered",
             "Questions that no upstream answered in time",
             self.unanswered.clone(),
+        );
+        registry.register(
+            "fairway_dns_turned_away",
+            "Questions not answered: of strangers, or too many of one client",
+            self.turned_away.clone(),
         );
         let mut counter = |name: &str, help: &str, counter: &Counter| {
             registry.register(name, help, counter.clone());
@@ -169,17 +197,15 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn count(&self, server: &Arc<str>, message: &[u8], answer: &[u8], how: (Transport, Duration)) {
-        let (transport, took) = how;
-        let proto = match transport {
-            Transport::Udp => "udp",
-            Transport::Tcp => "tcp",
-        };
-        let labels = RequestLabels { server: Arc::clone(server), proto, r#type: type_label(message) };
-        self.requests.get_or_create(&labels).inc();
-        let rcode = Head::read(answer).map_or("OTHER", |head| Rcode(head.flags & 15).name());
-        self.responses.get_or_create(&ResponseLabels { server: Arc::clone(server), rcode }).inc();
-        self.duration.get_or_create(&ServerLabels { server: Arc::clone(server) }).observe(took.as_secs_f64());
+    /// The counters of one server address.
+    pub(crate) fn server(&self, server: &str) -> ServerMetrics {
+        ServerMetrics {
+            server: server.into(),
+            all: self.clone(),
+            duration: self.duration.get_or_create_owned(&ServerLabels { server: server.into() }),
+            requests: Default::default(),
+            responses: Default::default(),
+        }
     }
 
     pub(crate) fn count_upstream(&self, to: SocketAddr, rcode: Option<Rcode>, took: Duration) {
@@ -199,10 +225,36 @@ impl From<Kind> for KindLabels {
     }
 }
 
-/// The type asked for, bounded: a client must not be able to make labels.
-fn type_label(message: &[u8]) -> &'static str {
-    let at = question_end(message).unwrap_or_default();
-    let octets = at.checked_sub(4).and_then(|start| message.get(start..start + 2));
-    let rtype = octets.map(|octets| RecordType(u16::from_be_bytes([octets[0], octets[1]])));
-    rtype.and_then(RecordType::mnemonic).unwrap_or("other")
+impl ServerMetrics {
+    /// Counts a question and its answer.
+    pub(crate) fn count(&self, transport: Transport, said: Said, took: Duration) {
+        let (proto, requests) = match transport {
+            Transport::Udp => ("udp", &self.requests[0]),
+            Transport::Tcp => ("tcp", &self.requests[1]),
+        };
+        // The types have bounded labels: a client must not be able to make some.
+        let (rtype, label) = said.rtype.position();
+        let request = requests[rtype].get_or_init(|| {
+            let labels = RequestLabels { server: Arc::clone(&self.server), proto, r#type: label };
+            self.all.requests.get_or_create_owned(&labels)
+        });
+        request.inc();
+        let rcode = usize::from(said.rcode.0).min(OTHER_RCODE);
+        let response = self.responses[rcode].get_or_init(|| {
+            let labels = ResponseLabels { server: Arc::clone(&self.server), rcode: said.rcode.name() };
+            self.all.responses.get_or_create_owned(&labels)
+        });
+        response.inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts a question that is not answered as it is asked.
+    pub(crate) fn count_verdict(&self, verdict: Verdict) {
+        let reason = match verdict {
+            Verdict::Answer => return,
+            Verdict::Refuse | Verdict::Ignore => "stranger",
+            Verdict::Limit => "rate",
+        };
+        self.all.turned_away.get_or_create(&ReasonLabels { reason }).inc();
+    }
 }

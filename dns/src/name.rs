@@ -126,22 +126,44 @@ impl DomainName {
     }
 
     pub(crate) fn fold(&self) -> Folded {
-        let mut folded = Folded { wire: [0; MAX_NAME], starts: [0; MAX_LABELS + 1], count: 0 };
-        folded.wire[..self.0.len()].copy_from_slice(&self.0);
-        // Length octets are at most 63, so folding cannot touch them: 'A' is 65.
-        folded.wire.make_ascii_lowercase();
-        let mut at = 0;
-        while folded.wire[usize::from(at)] != 0 {
-            folded.starts[folded.count] = at;
-            folded.count += 1;
-            at += folded.wire[usize::from(at)] + 1;
-        }
-        folded.starts[folded.count] = at;
-        folded
+        Folded::read(&self.0).expect("a name is in wire form")
     }
 }
 
 impl Folded {
+    /// Reads an uncompressed name from the start of `bytes`; None where it is none.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let mut folded = Self { wire: [0; MAX_NAME], starts: [0; MAX_LABELS + 1], count: 0 };
+        let mut at = 0;
+        loop {
+            let length = usize::from(*bytes.get(at)?);
+            let next = at + length + 1;
+            if length > MAX_LABEL || next > MAX_NAME {
+                return None;
+            }
+            folded.starts[folded.count] = u8::try_from(at).ok()?;
+            if length == 0 {
+                break;
+            }
+            folded.count += 1;
+            at = next;
+        }
+        folded.wire[..at].copy_from_slice(bytes.get(..at)?);
+        // Length octets are at most 63, so folding cannot touch them: 'A' is 65.
+        folded.wire[..at].make_ascii_lowercase();
+        Some(folded)
+    }
+
+    /// The octets of the wire form, with the final zero.
+    pub(crate) fn wire_length(&self) -> usize {
+        self.start(self.count) + 1
+    }
+
+    /// Where the label at `index` from the left begins; of the root, where there are so many.
+    pub(crate) fn start(&self, index: usize) -> usize {
+        self.starts[index].into()
+    }
+
     /// The number of labels, without the root.
     pub(crate) fn count(&self) -> usize {
         self.count

@@ -144,6 +144,15 @@ impl RecordType {
         (Self::ANY, "ANY"),
     ];
 
+    /// How many labels `position` tells apart.
+    pub(crate) const LABELS: usize = Self::NAMES.len() + 1;
+
+    /// A number below `LABELS` and a label, the same for all types that are not common ones.
+    pub(crate) fn position(self) -> (usize, &'static str) {
+        let position = Self::NAMES.iter().position(|(known, _)| *known == self);
+        position.map_or((Self::NAMES.len(), "other"), |position| (position, Self::NAMES[position].1))
+    }
+
     /// The mnemonic, where the type is a common one.
     pub fn mnemonic(self) -> Option<&'static str> {
         Self::NAMES.iter().find(|(known, _)| *known == self).map(|(_, name)| *name)
@@ -153,6 +162,14 @@ impl RecordType {
     pub fn parse(text: &str) -> Option<Self> {
         let known = Self::NAMES.iter().find(|(_, name)| name.eq_ignore_ascii_case(text));
         known.map(|(rtype, _)| *rtype).or_else(|| text.strip_prefix("TYPE")?.parse().ok().map(Self))
+    }
+
+    /// The type of the record of an address.
+    pub(crate) const fn of_address(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::A,
+            IpAddr::V6(_) => Self::AAAA,
+        }
     }
 
     /// Whether records of type `of` belong into an answer to a question of this type.

@@ -1,8 +1,9 @@
 //! DNS over streams (RFC 7766): length-framed requests, answered as they are ready, many under way on one
 //! connection. Idle connections are closed, and there is a bound on how many there are. Used by `server`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -11,7 +12,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::server::{Responder, Taken};
+use crate::access::Verdict;
+use crate::responder::{Asker, Responder, Taken, refuse};
 use crate::wire::Transport;
 
 /// Connections the kernel may keep for us before we take them.
@@ -40,12 +42,12 @@ pub(crate) async fn serve(listener: TcpListener, responder: Arc<Responder>, drai
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, client)) => {
                 // Over the bound, the newest is closed at once: its client falls back or retries.
                 let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
                 let (responder, drain) = (Arc::clone(&responder), drain.clone());
                 connections.spawn(async move {
-                    Connection { stream, responder, unread: Vec::new() }.run(drain).await;
+                    Connection { stream, client, responder, unread: Vec::new() }.run(drain).await;
                     drop(place);
                 });
             }
@@ -60,6 +62,7 @@ pub(crate) async fn serve(listener: TcpListener, responder: Arc<Responder>, drai
 
 struct Connection {
     stream: TcpStream,
+    client: SocketAddr,
     responder: Arc<Responder>,
     unread: Vec<u8>,
 }
@@ -88,8 +91,8 @@ impl Connection {
             }
             while waiting.len() < MAX_PIPELINED {
                 let Some(message) = self.next() else { break };
-                match self.responder.take(&message, Transport::Tcp) {
-                    // A stream that carries noise is not worth keeping.
+                match self.take(&message) {
+                    // A stream that carries noise is not worth keeping, nor that of a stranger.
                     Taken::Nothing => return,
                     Taken::Answer(answer) => {
                         if !self.send(&answer).await {
@@ -107,6 +110,15 @@ impl Connection {
             if !self.send(&answer).await {
                 return;
             }
+        }
+    }
+
+    fn take(&self, message: &[u8]) -> Taken {
+        let asker = Asker { client: self.client, transport: Transport::Tcp, since: Instant::now() };
+        match self.responder.admit(&asker) {
+            Verdict::Answer => self.responder.take(message, asker, rand::random()),
+            Verdict::Refuse => refuse(message).map_or(Taken::Nothing, Taken::Answer),
+            Verdict::Ignore | Verdict::Limit => Taken::Nothing,
         }
     }
 

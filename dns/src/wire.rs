@@ -109,7 +109,9 @@ impl Head {
     pub(crate) const RECURSION_AVAILABLE: u16 = 0x0080;
     pub(crate) const AUTHENTIC: u16 = 0x0020;
     pub(crate) const CHECKING_DISABLED: u16 = 0x0010;
-    const OPCODE: u16 = 0x7800;
+    pub(crate) const OPCODE: u16 = 0x7800;
+    /// The client's flags that an answer repeats.
+    pub(crate) const ECHOED: u16 = Self::RECURSION_DESIRED | Self::CHECKING_DISABLED;
 
     /// Reads the first two words.
     pub(crate) fn read(message: &[u8]) -> Option<Self> {
@@ -144,10 +146,14 @@ impl Request {
     pub fn limit(&self) -> usize {
         match (self.transport, &self.edns) {
             (Transport::Tcp, _) => usize::from(u16::MAX),
-            (Transport::Udp, None) => PLAIN_PAYLOAD.into(),
-            (Transport::Udp, Some(edns)) => edns.payload.clamp(PLAIN_PAYLOAD, MAX_PAYLOAD).into(),
+            (Transport::Udp, edns) => datagram_limit(edns.map(|edns| edns.payload)),
         }
     }
+}
+
+/// The most octets of a datagram to a client that says it takes so many, or says nothing.
+pub(crate) fn datagram_limit(payload: Option<u16>) -> usize {
+    payload.map_or(PLAIN_PAYLOAD, |payload| payload.clamp(PLAIN_PAYLOAD, MAX_PAYLOAD)).into()
 }
 
 /// What goes into an answer.
@@ -273,16 +279,36 @@ fn read_edns(message: &[u8], mut at: usize) -> Option<Option<Edns>> {
         for _ in 0..section.count(message)? {
             let record = read_record(message, at)?;
             if record.rtype == RecordType::OPT {
-                if edns.is_some() || message[at] != 0 {
+                if edns.is_some() {
                     return None;
                 }
-                let (version, flags) = (message[record.ttl_at + 1], word(message, record.ttl_at + 2)?);
-                edns = Some(Edns { payload: record.class, version, dnssec: flags & 0x8000 != 0 });
+                edns = Some(read_opt(message, at)?);
             }
             at = record.end;
         }
     }
     Some(edns)
+}
+
+/// The OPT record at an offset; None where there is none, or a broken one.
+pub(crate) fn read_opt(message: &[u8], at: usize) -> Option<Edns> {
+    let record = read_record(message, at)?;
+    if record.rtype != RecordType::OPT || message[at] != 0 {
+        return None;
+    }
+    let (version, flags) = (message[record.ttl_at + 1], word(message, record.ttl_at + 2)?);
+    Some(Edns { payload: record.class, version, dnssec: flags & 0x8000 != 0 })
+}
+
+/// The OPT record of an answer with nothing special about it, for a client that sent one.
+pub(crate) fn plain_opt(dnssec: bool) -> &'static [u8] {
+    const HIGH: u8 = OWN_PAYLOAD.to_be_bytes()[0];
+    const LOW: u8 = OWN_PAYLOAD.to_be_bytes()[1];
+    if dnssec {
+        &[0, 0, 41, HIGH, LOW, 0, 0, 0x80, 0, 0, 0]
+    } else {
+        &[0, 0, 41, HIGH, LOW, 0, 0, 0, 0, 0, 0]
+    }
 }
 
 fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
@@ -296,7 +322,7 @@ fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-fn word(message: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn word(message: &[u8], at: usize) -> Option<u16> {
     let octets = message.get(at..at + 2)?;
     Some(u16::from_be_bytes([octets[0], octets[1]]))
 }
@@ -343,7 +369,7 @@ impl Writer {
     }
 
     fn header(&mut self, request: &Request, contents: &Contents) {
-        let kept = request.head.flags & (Head::RECURSION_DESIRED | Head::CHECKING_DISABLED);
+        let kept = request.head.flags & Head::ECHOED;
         let authoritative = if contents.authoritative { Head::AUTHORITATIVE } else { 0 };
         let flags = Head::RESPONSE | Head::RECURSION_AVAILABLE | authoritative | kept | (contents.rcode & 15);
         self.word(request.head.id);

@@ -137,7 +137,8 @@ impl ZoneConfig {
             .unwrap_or_else(|| self.domain.clone())
     }
 
-    fn negative_ttl(&self) -> u32 {
+    /// Seconds that "there is nothing" may be kept.
+    pub(crate) fn negative_ttl(&self) -> u32 {
         self.ttl.min(MAX_NEGATIVE_TTL)
     }
 }
@@ -170,6 +171,23 @@ impl Zone {
     /// `ns.dns` in the cluster domain.
     pub(crate) fn server_name(&self) -> &DomainName {
         &self.fixed.server
+    }
+
+    /// The cluster domain, ready for comparison.
+    pub(crate) fn domain(&self) -> &Folded {
+        &self.fixed.domain
+    }
+
+    /// What stands before the cluster domain in the names of its SOA: server and mailbox, in wire form.
+    pub(crate) fn soa_names(&self) -> (&[u8], &[u8]) {
+        let Fixed { domain, server, mailbox, .. } = &*self.fixed;
+        let before = |name: &'_ DomainName| name.wire().len() - domain.wire_length();
+        (&server.wire()[..before(server)], &mailbox.wire()[..before(mailbox)])
+    }
+
+    /// The serial of the SOA.
+    pub(crate) fn serial(&self) -> u32 {
+        self.serial
     }
 
     /// Whether the lists behind it are complete; before that, absence means nothing.
@@ -265,7 +283,8 @@ impl Zone {
         }
     }
 
-    fn in_cluster(&self, name: &Folded, above: usize) -> Node<'_> {
+    /// What stands `above` labels above the cluster domain.
+    pub(crate) fn in_cluster(&self, name: &Folded, above: usize) -> Node<'_> {
         let Some(last) = above.checked_sub(1) else { return Node::Apex };
         match name.label(last) {
             b"svc" => self.in_services(name, last),

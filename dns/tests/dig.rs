@@ -206,7 +206,7 @@ async fn the_drain_ends_every_task_and_frees_the_port() {
 #[tokio::test]
 async fn sockets_may_come_bound_and_a_taken_port_is_said() {
     let bound = Bound::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    let address = bound.udp.local_addr().unwrap();
+    let address = bound.address();
     let names = Names::new(config());
     let start = |config| dns::start(config, &names.reader(), &Metrics::default(), &CancellationToken::new());
     let upstreams = || Upstreams::Fixed(Vec::new());

@@ -9,6 +9,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that is wrong must fail at once")]
 
+pub(crate) mod upstream;
+
 use std::collections::BTreeMap;
 
 use dns::{DomainName, ZoneConfig};
