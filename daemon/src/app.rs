@@ -2,15 +2,15 @@
 //! When any task ends unasked, the rest is drained and the process exits non-zero; the kernel goes on.
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use dns::{DomainName, Names, Upstreams, ZoneConfig};
+use dns::Names;
 use model::{Kind, Snapshot};
 use prometheus_client::registry::Registry;
-use proxy::{Heartbeat, Proxy, Sizes};
+use proxy::{Proxy, Sizes};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -21,6 +21,8 @@ use crate::admin::server::{self, Listener};
 use crate::cli::{NodeRouteMode, RunArgs};
 use crate::facts::{self, Facts};
 use crate::health::{self, Health};
+use crate::name_args::PodNames;
+use crate::names::{self, Answering};
 use crate::network::{self, Keeper, Prepared, Settled};
 use crate::notice::Notices;
 use crate::reported::Reported;
@@ -33,14 +35,10 @@ use crate::{cluster, source};
 const WORKERS: usize = 2;
 /// How long tasks may take to end once asked.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How often the data plane is told that names are answered here: well within the second after which it
-/// sends questions to other nodes.
-const HEARTBEAT: Duration = Duration::from_millis(200);
 /// How long the Services may take to be listed before the cluster DNS address is taken from the options.
 const DNS_PATIENCE: Duration = Duration::from_secs(2);
 /// Questions to the stepper that wait.
 const QUERIES: usize = 16;
-const DNS_PORT: u16 = 53;
 
 /// The tasks of the daemon, by name, and the token that ends them.
 struct Tasks {
@@ -81,7 +79,7 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     let first = tasks.first_snapshot(snapshots.clone()).await?;
     let cluster_dns = facts::cluster_dns(args, &first).value;
     let pod_cidrs = facts.pod_cidrs(&first).value;
-    let names = Names::new(zone_config(args, &cluster_dns, &pod_cidrs)?);
+    let names = Names::new(names::zone_config(args, &cluster_dns, &pod_cidrs)?);
 
     // What can fail comes before what others would notice: the programs are attached last.
     let listen: Vec<IpAddr> = cluster_dns.iter().chain(&args.names.dns_local).copied().collect();
@@ -92,15 +90,18 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     let settled = Settled { args: args.clone(), facts: facts.clone(), dns: listen.clone() };
     let keeper = Keeper::new(settled, network::Metrics::register(own))?;
     let prepared = Prepared::new(&args.place, &listen)?;
-    let sockets = dns_sockets(&listen)?;
+    let mut answering = Answering::bind(args, &facts, &listen)?;
     let proxy = Proxy::open(proxy_config(args, &facts, &cluster_dns))?;
     keeper.open(&first)?;
     prepared.keep();
 
     let zone = names.reader();
-    start_dns(args, sockets, &zone, &mut registry, tasks)?;
-    tasks.spawn("heartbeat", beat(proxy.heartbeat(), tasks.cancel.clone()));
     let (progress, seen) = watch::channel(Progress::default());
+    let server = answering.start(&zone, &mut registry, &tasks.cancel)?;
+    let forwarder = Arc::clone(&server.forwarder);
+    tasks.spawn("dns", names::join(server));
+    tasks.spawn("dns access", answering.keep_access(seen.clone(), tasks.cancel.clone()));
+    tasks.spawn("heartbeat", names::beat(proxy.heartbeat(), tasks.cancel.clone()));
     let (queries, asked) = mpsc::channel(QUERIES);
     let connections = proxy.connections();
     let stepper = Stepper {
@@ -115,7 +116,8 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     tasks.spawn("network", keeper.run(seen.clone(), tasks.cancel.clone()));
     start_health((&health, reports.notices()), healthz, seen.clone(), tasks);
     let node = node_settings(args, &facts, cluster_dns, pod_cidrs)?;
-    let state = State { progress: seen, zone, queries, connections, reports, health, registry, node };
+    let state =
+        State { progress: seen, zone, forwarder, queries, connections, reports, health, registry, node };
     tasks.spawn("admin", server::serve(listener, Arc::new(state), tasks.cancel.clone()));
     tasks.spawn("signals", signals(tasks.cancel.clone()));
     tracing::info!(node = facts.node_name.value, "started");
@@ -149,7 +151,7 @@ pub fn source_config(args: &RunArgs, facts: &Facts) -> SourceConfig {
             api_server: args.source.api_server.clone(),
             node_name: facts.node_name.value.clone(),
             all_nodes: args.network.node_routes != NodeRouteMode::Off,
-            all_pods: false,
+            all_pods: args.names.dns_pod_names == PodNames::Verified,
         }),
     }
 }
@@ -174,53 +176,6 @@ fn proxy_config(args: &RunArgs, facts: &Facts, cluster_dns: &[IpAddr]) -> proxy:
         layout: proxy::LAYOUT,
         end_tcp: args.node.end_tcp,
     }
-}
-
-/// What names are made of, as the options say.
-///
-/// # Errors
-/// If the cluster domain is no domain name.
-pub fn zone_config(args: &RunArgs, cluster_dns: &[IpAddr], pod_cidrs: &[ipnet::IpNet]) -> Result<ZoneConfig> {
-    let domain = &args.names.cluster_domain;
-    let domain = DomainName::parse(domain)
-        .with_context(|| format!("{domain:?} is not a domain name; see --cluster-domain"))?;
-    let reverse = args.source.service_cidr.iter().chain(pod_cidrs).copied().collect();
-    let (ttl, servers) = (args.names.dns_ttl, cluster_dns.to_vec());
-    Ok(ZoneConfig { ttl, reverse, servers, ..ZoneConfig::new(domain) })
-}
-
-fn dns_sockets(listen: &[IpAddr]) -> Result<Vec<dns::Bound>> {
-    let bind = |ip: &IpAddr| {
-        let address = SocketAddr::new(*ip, DNS_PORT);
-        dns::Bound::bind(address).context("names cannot be answered; `ss -lnp` shows who else does")
-    };
-    listen.iter().map(bind).collect()
-}
-
-fn start_dns(
-    args: &RunArgs,
-    sockets: Vec<dns::Bound>,
-    zone: &dns::Reader,
-    registry: &mut Registry,
-    tasks: &mut Tasks,
-) -> Result<()> {
-    let upstreams = match args.names.dns_upstream.as_slice() {
-        [] => Upstreams::of_node(sockets.iter().filter_map(|bound| bound.udp.local_addr().ok()).collect()),
-        fixed => Upstreams::Fixed(fixed.to_vec()),
-    };
-    let metrics = dns::Metrics::default();
-    metrics.register(registry);
-    let config = dns::Config { sockets, upstreams, ..dns::Config::default() };
-    let server = dns::start(config, zone, &metrics, &tasks.cancel)?;
-    tracing::info!(addresses = ?server.addresses, "answering names");
-    tasks.spawn("dns", async move {
-        let mut running = server.tasks;
-        while let Some(ended) = running.join_next().await {
-            ended.context("a DNS task panicked")?;
-        }
-        Ok(())
-    });
-    Ok(())
 }
 
 fn start_health(
@@ -257,17 +212,6 @@ fn node_settings(
         bpf_dir: args.place.bpf_dir.clone(),
         mtu: sandbox::node_mtu().context("cannot read the MTU of this node's uplink")?,
     })
-}
-
-/// Tells the data plane that names are answered here, for as long as this runtime makes progress.
-async fn beat(heartbeat: Heartbeat, cancel: CancellationToken) -> Result<()> {
-    let mut ticks = tokio::time::interval(HEARTBEAT);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => heartbeat.beat(),
-            () = cancel.cancelled() => return Ok(()),
-        }
-    }
 }
 
 async fn signals(cancel: CancellationToken) -> Result<()> {

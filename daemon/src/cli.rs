@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+pub use crate::name_args::NameArgs;
+
 /// Fairway gives a Kubernetes node its service network: balancing in the kernel, names, pod sandboxes.
 #[derive(Debug, Parser)]
 #[command(name = "fairway", version, disable_help_subcommand = true)]
@@ -168,32 +170,6 @@ pub enum NodeRouteMode {
     Vxlan,
 }
 
-/// Names.
-#[derive(Args, Clone, Debug)]
-pub struct NameArgs {
-    /// Domain of the cluster.
-    #[arg(long, value_name = "DOMAIN", env = "FAIRWAY_CLUSTER_DOMAIN", default_value = "cluster.local")]
-    pub cluster_domain: String,
-    /// Cluster DNS addresses [default: those of kube-system/kube-dns, else the tenth of --service-cidr].
-    #[arg(long, value_name = "IP", env = "FAIRWAY_CLUSTER_DNS", value_delimiter = ',')]
-    pub cluster_dns: Vec<IpAddr>,
-    /// Further addresses on which the node's DNS server listens, on `lo`.
-    #[arg(
-        long,
-        value_name = "IP",
-        env = "FAIRWAY_DNS_LOCAL",
-        value_delimiter = ',',
-        default_value = "169.254.20.10"
-    )]
-    pub dns_local: Vec<IpAddr>,
-    /// Servers for names outside the cluster [default: those of the node's resolv.conf].
-    #[arg(long, value_name = "IP[:PORT]", env = "FAIRWAY_DNS_UPSTREAM", value_delimiter = ',', value_parser = upstream)]
-    pub dns_upstream: Vec<SocketAddr>,
-    /// TTL of cluster names, in seconds.
-    #[arg(long, value_name = "SECONDS", env = "FAIRWAY_DNS_TTL", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=3600))]
-    pub dns_ttl: u32,
-}
-
 /// `fairway check`.
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {
@@ -229,6 +205,8 @@ pub enum Listing {
     Connections,
     /// Every DNS name with its records.
     Dns,
+    /// Every server that names outside the cluster are asked of, and whether it answers.
+    Upstreams,
     /// Every pod sandbox that this node runs.
     Sandboxes,
 }
@@ -342,14 +320,6 @@ pub struct SandboxDeleteArgs {
     /// Where the daemon keeps its things.
     #[command(flatten)]
     pub place: PlaceArgs,
-}
-
-fn upstream(text: &str) -> Result<SocketAddr, String> {
-    const DNS_PORT: u16 = 53;
-    if let Ok(ip) = text.parse::<IpAddr>() {
-        return Ok(SocketAddr::new(ip, DNS_PORT));
-    }
-    text.parse().map_err(|_| format!("{text:?} is neither an address nor an address with a port"))
 }
 
 fn listen(text: &str) -> Result<Listen, String> {

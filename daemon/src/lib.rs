@@ -11,6 +11,8 @@ pub mod facts;
 pub mod health;
 mod http;
 mod logging;
+mod name_args;
+pub mod names;
 mod network;
 pub mod notice;
 pub mod processes;

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
@@ -24,6 +25,7 @@ use crate::views::findings::{self, FindingRow};
 use crate::views::names::{self, NameRow};
 use crate::views::sandboxes::{self, SandboxRow};
 use crate::views::services::{self, ServiceRow};
+use crate::views::upstreams::{self, UpstreamRow};
 
 /// The handles.
 pub struct State {
@@ -31,6 +33,8 @@ pub struct State {
     pub progress: watch::Receiver<Progress>,
     /// The names as they are answered now.
     pub zone: dns::Reader,
+    /// Asks for names that are not of the cluster.
+    pub forwarder: Arc<dns::Forwarder>,
     /// The way to the owner of the proxy.
     pub queries: mpsc::Sender<Query>,
     /// The connections through frontends.
@@ -122,6 +126,11 @@ impl State {
     /// Every name.
     pub fn names(&self) -> Vec<NameRow> {
         names::rows(&self.zone.zone())
+    }
+
+    /// Every server that names are asked of.
+    pub fn upstreams(&self) -> Vec<UpstreamRow> {
+        upstreams::rows(&self.forwarder.states())
     }
 
     /// Every sandbox.

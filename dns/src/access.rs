@@ -31,7 +31,7 @@ pub struct Access {
 pub enum Strangers {
     /// Nothing: no answer tells them that somebody is here.
     #[default]
-    Drop,
+    Ignore,
     /// REFUSED.
     Refuse,
 }
@@ -77,7 +77,7 @@ impl Access {
         let rules = self.rules.load();
         match &rules.allowed {
             Some(allowed) if !allowed.contains(client) => match self.strangers {
-                Strangers::Drop => return Verdict::Ignore,
+                Strangers::Ignore => return Verdict::Ignore,
                 Strangers::Refuse => return Verdict::Refuse,
             },
             Some(_) | None => {}
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_client_that_asks_too_much_is_limited_and_the_others_are_not() {
-        let access = Access::new(100, Strangers::Drop);
+        let access = Access::new(100, Strangers::Ignore);
         access.allow(&nets("192.0.2.10/32"), &nets("10.244.0.0/16"));
         let answered = |client: &str, count: u32, now: Duration| {
             let verdicts = (0..count).map(|_| access.verdict(ip(client), now));
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn many_clients_do_not_wash_out_a_busy_one() {
-        let access = Access::new(10, Strangers::Drop);
+        let access = Access::new(10, Strangers::Ignore);
         let busy = ip("10.244.0.5");
         while access.verdict(busy, Duration::ZERO) == Verdict::Answer {}
         for number in 0..100_000_u32 {

@@ -22,7 +22,7 @@ use crate::record::{Question, Record, RecordType};
 use crate::respond::{extended, failure};
 use crate::splice;
 use crate::stored::{Age, Stored};
-use crate::upstream::{Order, Upstream};
+use crate::upstream::{Order, Upstream, UpstreamState};
 use crate::wire::{self, Rcode, Request};
 
 /// All that an upstream answer may take: glibc gives up after 5 s, so a SERVFAIL after 4 s still helps.
@@ -120,6 +120,11 @@ impl Forwarder {
     /// The upstreams in order.
     pub fn upstreams(&self) -> Vec<SocketAddr> {
         self.upstreams.load().iter().map(|upstream| upstream.address).collect()
+    }
+
+    /// What is known of every upstream, in order.
+    pub fn states(&self) -> Vec<UpstreamState> {
+        self.by_domain().into_iter().map(|(domain, upstream)| upstream.describe(domain)).collect()
     }
 
     /// The upstreams that were found to send our questions back to us, and are not asked.

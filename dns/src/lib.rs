@@ -43,6 +43,7 @@ pub use names::{Names, Reader};
 pub use record::{CLASS_IN, Data, Question, Record, RecordType, Soa};
 pub use respond::{Reply, Wait, respond};
 pub use server::{Bound, Config, Server, StartError, start};
+pub use upstream::{UpstreamHealth, UpstreamState};
 pub use upstreams::{Upstreams, choose};
 pub use wire::{Edns, Head, Rcode, Request, Transport};
 pub use zone::{PodNames, Zone, ZoneConfig};

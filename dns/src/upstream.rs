@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::name::DomainName;
+
 /// A second upstream is asked no sooner than this.
 const MIN_PATIENCE: Duration = Duration::from_millis(50);
 /// And no later: a server that needs longer is as good as dead.
@@ -25,6 +27,30 @@ const PROBE_AGAIN: Duration = Duration::from_secs(60);
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     state: Mutex<State>,
+}
+
+/// What is known of an upstream, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamState {
+    /// The domain it is asked about; the root where it is asked about everything.
+    pub domain: DomainName,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// How it is.
+    pub health: UpstreamHealth,
+    /// How long its answers take of late; a guess before the first.
+    pub round_trip: Duration,
+}
+
+/// How an upstream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamHealth {
+    /// It answers, or has not been asked yet.
+    Well,
+    /// It does not answer, and is asked last.
+    Failing,
+    /// It sends our questions back to us, and is not asked.
+    Loops,
 }
 
 #[derive(Debug)]
@@ -103,6 +129,17 @@ impl Upstream {
     /// Whether it sends our questions back to us.
     pub(crate) fn loops(&self) -> bool {
         self.state().loops
+    }
+
+    /// What is known of it.
+    pub(crate) fn describe(&self, domain: DomainName) -> UpstreamState {
+        let state = self.state();
+        let health = match (state.loops, state.failures) {
+            (true, _) => UpstreamHealth::Loops,
+            (false, FAILING..) => UpstreamHealth::Failing,
+            (false, 0..FAILING) => UpstreamHealth::Well,
+        };
+        UpstreamState { domain, address: self.address, health, round_trip: state.smoothed }
     }
 
     fn patience(&self) -> Duration {

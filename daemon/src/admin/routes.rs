@@ -42,6 +42,7 @@ async fn route(
         "/examine" => json(&state.examine().await.map_err(internal)?),
         "/backends" => json(&state.backends().await.map_err(internal)?),
         "/dns" => json(&state.names()),
+        "/upstreams" => json(&state.upstreams()),
         "/sandboxes" => json(&state.sandboxes()),
         "/problems" => json(&state.problems()),
         "/explain" => {

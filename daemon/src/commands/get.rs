@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::admin::client::fetch;
 use crate::cli::{GetArgs, Listing, Output};
-use crate::views::{backends, connections, names, sandboxes, services};
+use crate::views::{backends, connections, names, sandboxes, services, upstreams};
 
 /// The listing as text.
 ///
@@ -18,6 +18,7 @@ pub(super) fn get(args: &GetArgs) -> Result<String> {
         Listing::Backends => show(args, "/backends", backends::text),
         Listing::Connections => show(args, "/connections", connections::text),
         Listing::Dns => show(args, "/dns", names::text),
+        Listing::Upstreams => show(args, "/upstreams", upstreams::text),
         Listing::Sandboxes => show(args, "/sandboxes", sandboxes::text),
     }
 }

@@ -9,9 +9,10 @@ use dns::Names;
 use model::Cluster;
 use proxy::{Facts as PlanFacts, Planner};
 
-use crate::app::{manifests_cluster, zone_config};
+use crate::app::manifests_cluster;
 use crate::cli::RunArgs;
 use crate::facts::{self, Facts};
+use crate::names::zone_config;
 use crate::source::manifests;
 
 /// Prints tables and zone; the problems of the folder go to standard error, and make the exit code 1.

@@ -8,3 +8,4 @@ pub mod findings;
 pub mod names;
 pub mod sandboxes;
 pub mod services;
+pub mod upstreams;

@@ -1,0 +1,159 @@
+//! What answers names, as the options say: the zone's settings, the server's sockets and rules, and the heartbeat
+//! that tells the data plane that they are answered here. Called by `app`; what a name means is known by `dns`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use dns::{Access, Bound, DomainName, Server, Upstreams, ZoneConfig};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use prometheus_client::registry::Registry;
+use proxy::Heartbeat;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{NameArgs, RunArgs};
+use crate::facts::Facts;
+use crate::step::Progress;
+
+const DNS_PORT: u16 = 53;
+/// How often the data plane is told that names are answered here: well within the second after which it
+/// sends questions to other nodes.
+const HEARTBEAT: Duration = Duration::from_millis(200);
+
+/// The server of names before it starts, and who may ask it.
+pub(crate) struct Answering {
+    sockets: Vec<Bound>,
+    names: NameArgs,
+    access: Arc<Access>,
+    /// This node.
+    own: Vec<IpNet>,
+    /// Who may ask whatever the cluster says.
+    clients: Vec<IpNet>,
+}
+
+/// What names are made of, as the options say.
+///
+/// # Errors
+/// If the cluster domain is no domain name.
+pub fn zone_config(args: &RunArgs, cluster_dns: &[IpAddr], pod_cidrs: &[IpNet]) -> Result<ZoneConfig> {
+    let domain = &args.names.cluster_domain;
+    let domain = DomainName::parse(domain)
+        .with_context(|| format!("{domain:?} is not a domain name; see --cluster-domain"))?;
+    let reverse = args.source.service_cidr.iter().chain(pod_cidrs).copied().collect();
+    let (ttl, servers, pods) = (args.names.dns_ttl, cluster_dns.to_vec(), args.names.dns_pod_names.into());
+    Ok(ZoneConfig { ttl, reverse, servers, pods, ..ZoneConfig::new(domain) })
+}
+
+impl Answering {
+    /// Binds the sockets.
+    ///
+    /// # Errors
+    /// One sentence: an address is taken.
+    pub(crate) fn bind(args: &RunArgs, facts: &Facts, listen: &[IpAddr]) -> Result<Self> {
+        let bind = |ip: &IpAddr| {
+            let address = SocketAddr::new(*ip, DNS_PORT);
+            Bound::bind(address).context("names cannot be answered; `ss -lnp` shows who else does")
+        };
+        let sockets = listen.iter().map(bind).collect::<Result<_>>()?;
+        let names = args.names.clone();
+        let access = Arc::new(Access::new(names.dns_rate_limit, names.dns_strangers.into()));
+        let loopback = [
+            IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8)),
+            IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
+        ];
+        // A process of this node that asks one of the server's addresses has that address too.
+        let addresses = facts.node_ips.value.iter().chain(listen).map(|ip| IpNet::from(*ip));
+        let own = addresses.chain(loopback).collect();
+        let pods = &facts.pod_cidrs.value;
+        let clients = pods.iter().chain(&args.node.no_masquerade).chain(&names.dns_allow).copied().collect();
+        let answering = Self { sockets, names, access, own, clients };
+        answering.allow(&Progress::default());
+        Ok(answering)
+    }
+
+    /// Starts the server.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub(crate) fn start(
+        &mut self,
+        zone: &dns::Reader,
+        registry: &mut Registry,
+        cancel: &CancellationToken,
+    ) -> Result<Server> {
+        let sockets = std::mem::take(&mut self.sockets);
+        let upstreams = match self.names.dns_upstream.as_slice() {
+            [] => Upstreams::of_node(sockets.iter().map(Bound::address).collect()),
+            fixed => Upstreams::Fixed(fixed.to_vec()),
+        };
+        let mut stub_domains: BTreeMap<DomainName, Vec<SocketAddr>> = BTreeMap::new();
+        for (domain, server) in &self.names.dns_stub_domain {
+            stub_domains.entry(domain.clone()).or_default().push(*server);
+        }
+        let metrics = dns::Metrics::default();
+        metrics.register(registry);
+        let access = Arc::clone(&self.access);
+        let log_every = self.names.dns_log;
+        let config =
+            dns::Config { sockets, upstreams, stub_domains, access, log_every, ..dns::Config::default() };
+        let server = dns::start(config, zone, &metrics, cancel)?;
+        tracing::info!(addresses = ?server.addresses, "answering names");
+        Ok(server)
+    }
+
+    /// Lets the pods of every node that is known ask: theirs come here while their own node's daemon is away.
+    ///
+    /// # Errors
+    /// None; it ends with `cancel`.
+    pub(crate) async fn keep_access(
+        self,
+        mut progress: watch::Receiver<Progress>,
+        cancel: CancellationToken,
+    ) -> Result<()> {
+        loop {
+            self.allow(&progress.borrow_and_update());
+            tokio::select! {
+                changed = progress.changed() => if changed.is_err() { return Ok(()) },
+                () = cancel.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    fn allow(&self, progress: &Progress) {
+        let nodes = progress.snapshot.nodes.values();
+        let theirs = nodes.flat_map(|node| {
+            node.pod_cidrs.iter().copied().chain(node.addresses.iter().map(|ip| IpNet::from(*ip)))
+        });
+        let clients: Vec<IpNet> = self.clients.iter().copied().chain(theirs).collect();
+        self.access.allow(&self.own, &clients);
+    }
+}
+
+/// Waits until the server ends.
+///
+/// # Errors
+/// If one of its tasks panicked.
+pub(crate) async fn join(server: Server) -> Result<()> {
+    let mut running = server.tasks;
+    while let Some(ended) = running.join_next().await {
+        ended.context("a DNS task panicked")?;
+    }
+    Ok(())
+}
+
+/// Tells the data plane that names are answered here, for as long as this runtime makes progress.
+///
+/// # Errors
+/// None; it ends with `cancel`.
+pub(crate) async fn beat(heartbeat: Heartbeat, cancel: CancellationToken) -> Result<()> {
+    let mut ticks = tokio::time::interval(HEARTBEAT);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => heartbeat.beat(),
+            () = cancel.cancelled() => return Ok(()),
+        }
+    }
+}
