@@ -3,6 +3,8 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +15,14 @@ use prometheus_client::registry::Registry;
 use proxy::{Proxy, Sizes};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::server::{self, Listener};
 use crate::cli::{NodeRouteMode, RunArgs};
 use crate::facts::{self, Facts};
+use crate::handover::{self, Door, Predecessor, Successor};
 use crate::health::{self, Health};
 use crate::name_args::PodNames;
 use crate::names::{self, Answering};
@@ -40,10 +43,18 @@ const DNS_PATIENCE: Duration = Duration::from_secs(2);
 /// Questions to the stepper that wait.
 const QUERIES: usize = 16;
 
-/// The tasks of the daemon, by name, and the token that ends them.
+type Running = JoinSet<(&'static str, Result<()>)>;
+
+/// The tasks of the daemon, by name, and the tokens that end them.
 struct Tasks {
-    running: JoinSet<(&'static str, Result<()>)>,
+    running: Running,
     cancel: CancellationToken,
+    /// What answers names: it outlives the rest while a successor takes over.
+    names: Running,
+    names_cancel: CancellationToken,
+    /// The sockets of names, and who comes to take them.
+    shared: Vec<OwnedFd>,
+    successor: Option<oneshot::Receiver<Successor>>,
 }
 
 /// Runs the daemon until a signal or a fault ends it.
@@ -53,13 +64,13 @@ struct Tasks {
 pub fn run(args: &RunArgs) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
     runtime.block_on(async {
-        let mut tasks = Tasks { running: JoinSet::new(), cancel: CancellationToken::new() };
+        let mut tasks = Tasks::new();
         let ended = match start(args, &mut tasks).await {
             Ok(()) => tasks.until_ended().await,
             Err(error) => Err(error),
         };
-        tasks.drain().await;
-        ended
+        let drained = tasks.drain().await;
+        ended.and(drained)
     })
 }
 
@@ -68,6 +79,7 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     for check in proxy::check(&facts.cgroup.value, &args.place.bpf_dir) {
         check.found.map_err(|sentence| anyhow!(sentence))?;
     }
+    let (predecessor, handed) = take_over(args)?;
     let listener = Listener::bind(&args.place.run_dir)?;
     let healthz = match args.healthz_bind_address.0 {
         Some(address) => Some(health::bind_healthz(address).await?),
@@ -90,18 +102,16 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     let settled = Settled { args: args.clone(), facts: facts.clone(), dns: listen.clone() };
     let keeper = Keeper::new(settled, network::Metrics::register(own))?;
     let prepared = Prepared::new(&args.place, &listen)?;
-    let mut answering = Answering::bind(args, &facts, &listen)?;
+    let mut answering = Answering::bind(args, &facts, &listen, handed)?;
+    tasks.shared = answering.share();
     let proxy = Proxy::open(proxy_config(args, &facts, &cluster_dns))?;
     keeper.open(&first)?;
     prepared.keep();
 
-    let zone = names.reader();
+    let (zone, listed) = (names.reader(), names.reader());
     let (progress, seen) = watch::channel(Progress::default());
-    let server = answering.start(&zone, &mut registry, &tasks.cancel)?;
-    let forwarder = Arc::clone(&server.forwarder);
-    tasks.spawn("dns", names::join(server));
-    tasks.spawn("dns access", answering.keep_access(seen.clone(), tasks.cancel.clone()));
-    tasks.spawn("heartbeat", names::beat(proxy.heartbeat(), tasks.cancel.clone()));
+    let forwarder = tasks.start_names(answering, &zone, &mut registry, seen.clone())?;
+    tasks.spawn_names("heartbeat", names::beat(proxy.heartbeat(), tasks.names_cancel.clone()));
     let (queries, asked) = mpsc::channel(QUERIES);
     let connections = proxy.connections();
     let stepper = Stepper {
@@ -120,7 +130,31 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
         State { progress: seen, zone, forwarder, queries, connections, reports, health, registry, node };
     tasks.spawn("admin", server::serve(listener, Arc::new(state), tasks.cancel.clone()));
     tasks.spawn("signals", signals(tasks.cancel.clone()));
+    tasks.open_door(&args.place.run_dir)?;
+    if let Some(predecessor) = predecessor {
+        tasks.spawn("take-over", dismiss(predecessor, listed, tasks.cancel.clone()));
+    }
     tracing::info!(node = facts.node_name.value, "started");
+    Ok(())
+}
+
+/// The sockets of the daemon that runs here, if there is one and the options say to take its place.
+fn take_over(args: &RunArgs) -> Result<(Option<Predecessor>, Vec<OwnedFd>)> {
+    if !args.take_over {
+        return Ok((None, Vec::new()));
+    }
+    let taken = tokio::task::block_in_place(|| handover::take_over(&args.place.run_dir))?;
+    Ok(taken.map_or((None, Vec::new()), |(predecessor, handed)| (Some(predecessor), handed)))
+}
+
+/// Lets the predecessor go once names are answered here from complete lists.
+async fn dismiss(predecessor: Predecessor, zone: dns::Reader, cancel: CancellationToken) -> Result<()> {
+    tokio::select! {
+        () = zone.wait_ready() => predecessor.dismiss()?,
+        () = cancel.cancelled() => return Ok(()),
+    }
+    tracing::info!("took over from the daemon that ran here");
+    cancel.cancelled().await;
     Ok(())
 }
 
@@ -227,6 +261,54 @@ async fn signals(cancel: CancellationToken) -> Result<()> {
 }
 
 impl Tasks {
+    fn new() -> Self {
+        Self {
+            running: JoinSet::new(),
+            cancel: CancellationToken::new(),
+            names: JoinSet::new(),
+            names_cancel: CancellationToken::new(),
+            shared: Vec::new(),
+            successor: None,
+        }
+    }
+
+    /// Starts what answers names.
+    fn start_names(
+        &mut self,
+        mut answering: Answering,
+        zone: &dns::Reader,
+        registry: &mut Registry,
+        progress: watch::Receiver<Progress>,
+    ) -> Result<Arc<dns::Forwarder>> {
+        let server = answering.start(zone, registry, &self.names_cancel)?;
+        let forwarder = Arc::clone(&server.forwarder);
+        self.spawn_names("dns", names::join(server));
+        self.spawn_names("dns access", answering.keep_access(progress, self.names_cancel.clone()));
+        Ok(forwarder)
+    }
+
+    fn spawn_names(&mut self, name: &'static str, task: impl Future<Output = Result<()>> + Send + 'static) {
+        self.names.spawn(async move { (name, task.await) });
+    }
+
+    /// From now on a successor may come; then all but the names ends.
+    fn open_door(&mut self, run_dir: &Path) -> Result<()> {
+        let door = Door::open(run_dir)?;
+        let (came, successor) = oneshot::channel();
+        let cancel = self.cancel.clone();
+        self.spawn("door", async move {
+            if let Some(successor) = door.wait(&cancel).await? {
+                tracing::info!("a successor takes over");
+                // It is awaited by who called, for as long as this process lives.
+                let _ = came.send(successor);
+                cancel.cancel();
+            }
+            Ok(())
+        });
+        self.successor = Some(successor);
+        Ok(())
+    }
+
     fn spawn(&mut self, name: &'static str, task: impl Future<Output = Result<()>> + Send + 'static) {
         self.running.spawn(async move { (name, task.await) });
     }
@@ -252,7 +334,11 @@ impl Tasks {
 
     /// Waits until a signal, or until a task ends unasked.
     async fn until_ended(&mut self) -> Result<()> {
-        match self.running.join_next().await {
+        let ended = tokio::select! {
+            ended = self.running.join_next() => ended,
+            Some(ended) = self.names.join_next() => Some(ended),
+        };
+        match ended {
             Some(Ok((_, Ok(())))) if self.cancel.is_cancelled() => Ok(()),
             Some(ended) => Err(Self::fault(ended)),
             None => bail!("no task is left"),
@@ -267,12 +353,25 @@ impl Tasks {
         }
     }
 
-    /// Asks every task to end, and waits for as long as [`DRAIN`].
-    async fn drain(mut self) {
+    /// Asks every task to end, and waits for as long as [`DRAIN`]; a successor gets the names in between.
+    async fn drain(mut self) -> Result<()> {
         self.cancel.cancel();
-        let rest = async { while self.running.join_next().await.is_some() {} };
-        if tokio::time::timeout(DRAIN, rest).await.is_err() {
-            tracing::warn!("some tasks did not end in time");
+        join_all(&mut self.running).await;
+        let mut handed = Ok(());
+        if let Some(successor) = self.successor.and_then(|mut came| came.try_recv().ok()) {
+            let shared = self.shared;
+            let handing = tokio::task::spawn_blocking(move || successor.hand_over(&shared));
+            handed = handing.await.context("the hand-over panicked").flatten();
         }
+        self.names_cancel.cancel();
+        join_all(&mut self.names).await;
+        handed
+    }
+}
+
+async fn join_all(tasks: &mut Running) {
+    let rest = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, rest).await.is_err() {
+        tracing::warn!("some tasks did not end in time");
     }
 }

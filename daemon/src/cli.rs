@@ -72,6 +72,9 @@ pub struct RunArgs {
     /// Pods of this node and of others.
     #[command(flatten)]
     pub network: NetworkArgs,
+    /// Take the place of the daemon that runs here, if one does: it hands over the sockets of names, and ends.
+    #[arg(long, env = "FAIRWAY_TAKE_OVER")]
+    pub take_over: bool,
     /// Where /healthz and /livez are answered; "" for nowhere.
     #[arg(
         long,

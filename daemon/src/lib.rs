@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod facts;
+mod handover;
 pub mod health;
 mod http;
 mod logging;

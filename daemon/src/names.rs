@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ const HEARTBEAT: Duration = Duration::from_millis(200);
 /// The server of names before it starts, and who may ask it.
 pub(crate) struct Answering {
     sockets: Vec<Bound>,
+    /// The same sockets, to be handed over.
+    shared: Vec<OwnedFd>,
     names: NameArgs,
     access: Arc<Access>,
     /// This node.
@@ -48,16 +51,29 @@ pub fn zone_config(args: &RunArgs, cluster_dns: &[IpAddr], pod_cidrs: &[IpNet]) 
 }
 
 impl Answering {
-    /// Binds the sockets.
+    /// Binds the sockets that were not handed over.
     ///
     /// # Errors
     /// One sentence: an address is taken.
-    pub(crate) fn bind(args: &RunArgs, facts: &Facts, listen: &[IpAddr]) -> Result<Self> {
+    pub(crate) fn bind(
+        args: &RunArgs,
+        facts: &Facts,
+        listen: &[IpAddr],
+        handed: Vec<OwnedFd>,
+    ) -> Result<Self> {
+        let mut handed = Bound::adopt(handed);
         let bind = |ip: &IpAddr| {
             let address = SocketAddr::new(*ip, DNS_PORT);
-            Bound::bind(address).context("names cannot be answered; `ss -lnp` shows who else does")
+            match handed.iter().position(|bound| bound.address() == address) {
+                Some(at) => Ok(handed.swap_remove(at)),
+                None => {
+                    Bound::bind(address).context("names cannot be answered; `ss -lnp` shows who else does")
+                }
+            }
         };
-        let sockets = listen.iter().map(bind).collect::<Result<_>>()?;
+        let sockets = listen.iter().map(bind).collect::<Result<Vec<Bound>>>()?;
+        let shared: Vec<Vec<OwnedFd>> = sockets.iter().map(Bound::share).collect::<Result<_, _>>()?;
+        let shared = shared.into_iter().flatten().collect();
         let names = args.names.clone();
         let access = Arc::new(Access::new(names.dns_rate_limit, names.dns_strangers.into()));
         let loopback = [
@@ -69,7 +85,7 @@ impl Answering {
         let own = addresses.chain(loopback).collect();
         let pods = &facts.pod_cidrs.value;
         let clients = pods.iter().chain(&args.node.no_masquerade).chain(&names.dns_allow).copied().collect();
-        let answering = Self { sockets, names, access, own, clients };
+        let answering = Self { sockets, shared, names, access, own, clients };
         answering.allow(&Progress::default());
         Ok(answering)
     }
@@ -102,6 +118,11 @@ impl Answering {
         let server = dns::start(config, zone, &metrics, cancel)?;
         tracing::info!(addresses = ?server.addresses, "answering names");
         Ok(server)
+    }
+
+    /// The sockets, for a successor.
+    pub(crate) fn share(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.shared)
     }
 
     /// Lets the pods of every node that is known ask: theirs come here while their own node's daemon is away.

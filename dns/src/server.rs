@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -149,6 +150,33 @@ impl Bound {
             Ok(Self { udp, tcp: tcp.into() })
         };
         bind().map_err(|source| StartError::Bind { address, source })
+    }
+
+    /// Sockets that another process bound, by address. What is none of ours is closed.
+    pub fn adopt(descriptors: Vec<OwnedFd>) -> Vec<Self> {
+        let mut datagrams: BTreeMap<SocketAddr, Vec<std::net::UdpSocket>> = BTreeMap::new();
+        let mut streams = Vec::new();
+        for socket in descriptors.into_iter().map(Socket::from) {
+            let address = socket.local_addr().ok().and_then(|address| address.as_socket());
+            match (address, socket.r#type()) {
+                (Some(address), Ok(Type::DGRAM)) => datagrams.entry(address).or_default().push(socket.into()),
+                (Some(address), Ok(Type::STREAM)) => streams.push((address, socket.into())),
+                (Some(_) | None, _) => {}
+            }
+        }
+        let pairs = streams
+            .into_iter()
+            .filter_map(|(address, tcp)| datagrams.remove(&address).map(|udp| Self { udp, tcp }));
+        pairs.collect()
+    }
+
+    /// Further descriptors of the same sockets, for another process to adopt.
+    ///
+    /// # Errors
+    /// There are too many descriptors.
+    pub fn share(&self) -> io::Result<Vec<OwnedFd>> {
+        let udp = self.udp.iter().map(|socket| socket.as_fd().try_clone_to_owned());
+        udp.chain([self.tcp.as_fd().try_clone_to_owned()]).collect()
     }
 
     /// The address of all of them.

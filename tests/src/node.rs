@@ -310,6 +310,25 @@ impl Node {
         Ok(server)
     }
 
+    /// Gives the node's loopback another address.
+    ///
+    /// # Errors
+    /// It is no address.
+    pub fn add_to_loopback(&self, address: &str) -> Result<()> {
+        self.network.add_to_loopback(address)
+    }
+
+    /// Starts any program of the machine on the node; it ends when dropped.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn background(&self, words: &[&str]) -> Result<Background> {
+        let (program, arguments) = words.split_first().context("a program")?;
+        let mut command = process::in_cgroup(&self.cgroup, Path::new(program));
+        command.args(arguments);
+        Background::start(command, Some(&self.namespace()))
+    }
+
     /// A server for benches on an address that is added to the node's loopback.
     ///
     /// # Errors

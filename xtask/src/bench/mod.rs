@@ -4,6 +4,7 @@
 //! bound. Release builds; never part of `cargo xtask test`, as a busy machine would fail it.
 
 mod control;
+mod dns;
 mod figure;
 mod sockets;
 
@@ -32,6 +33,8 @@ enum Name {
     Sockets,
     /// From an Event in memory to the last store in the kernel's maps, with 10,000 services.
     Control,
+    /// Questions per second of one core, beside other DNS servers with the same names.
+    Dns,
     /// Every bench.
     All,
 }
@@ -45,6 +48,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     if matches!(arguments.name, Name::Control | Name::All) {
         figures.extend(control::measure(&|text| progress(arguments, text))?);
+    }
+    if matches!(arguments.name, Name::Dns | Name::All) {
+        figures.extend(dns::measure(&|text| progress(arguments, text))?);
     }
     if arguments.json {
         figures.iter().for_each(|figure| say::line(figure.json().to_string()));

@@ -69,7 +69,8 @@ fn measure_on(node: &mut Node, size: usize) -> Result<Figure> {
     })
 }
 
-fn manifests(size: usize) -> Result<Vec<(String, String)>> {
+/// The manifests of so many services with an endpoint each.
+pub(super) fn manifests(size: usize) -> Result<Vec<(String, String)>> {
     let mut files = Vec::new();
     for start in (0..size).step_by(PER_FILE) {
         let mut text = String::new();
@@ -90,7 +91,7 @@ fn manifests(size: usize) -> Result<Vec<(String, String)>> {
 }
 
 /// 10.96.16.0 and on, clear of the addresses that the cluster itself takes.
-fn cluster_ip(n: usize) -> String {
+pub(super) fn cluster_ip(n: usize) -> String {
     let n = n + 16 * 256;
     format!("10.96.{}.{}", n / 256, n % 256)
 }
