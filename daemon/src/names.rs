@@ -62,7 +62,7 @@ impl Answering {
         handed: Vec<OwnedFd>,
     ) -> Result<Self> {
         let mut handed = Bound::adopt(handed);
-        let bind = |ip: &IpAddr| {
+        let mut bind = |ip: &IpAddr| {
             let address = SocketAddr::new(*ip, DNS_PORT);
             match handed.iter().position(|bound| bound.address() == address) {
                 Some(at) => Ok(handed.swap_remove(at)),
@@ -71,7 +71,18 @@ impl Answering {
                 }
             }
         };
-        let sockets = listen.iter().map(bind).collect::<Result<Vec<Bound>>>()?;
+        let mut sockets = listen.iter().map(&mut bind).collect::<Result<Vec<Bound>>>()?;
+        for address in facts.node_ips.value.iter().filter(|ip| !listen.contains(ip)) {
+            // Pods of other nodes ask here while their own daemon is away. Those of this node do without.
+            match bind(address) {
+                Ok(bound) => sockets.push(bound),
+                Err(error) => tracing::warn!(
+                    %address,
+                    error = format!("{error:#}"),
+                    "names are not answered for other nodes while their daemon is away"
+                ),
+            }
+        }
         let shared: Vec<Vec<OwnedFd>> = sockets.iter().map(Bound::share).collect::<Result<_, _>>()?;
         let shared = shared.into_iter().flatten().collect();
         let names = args.names.clone();

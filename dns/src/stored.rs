@@ -231,3 +231,6 @@ fn ttl(octets: &[u8]) -> u32 {
     let ttl = octets.first_chunk().map_or(0, |octets| u32::from_be_bytes(*octets));
     if ttl > i32::MAX.unsigned_abs() { 0 } else { ttl }
 }
+
+#[cfg(test)]
+mod tests;

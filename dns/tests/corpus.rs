@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use dns::{Names, PodNames, Reply, Transport, Zone, ZoneConfig, respond};
 use hickory_proto::op::Message;
+use proptest::prelude::*;
 use support::{cluster, config};
 
 /// The messages of the corpus with what is odd about them.
@@ -84,5 +85,39 @@ fn the_corpus_cut_short_is_survived() {
         for length in 0..message.len().min(300) {
             play(&zone, &message[..length], why);
         }
+    }
+}
+
+/// A message of the corpus with some octets changed, a part of another put in, and its end cut.
+fn mutated() -> impl Strategy<Value = Vec<u8>> {
+    let messages: Vec<Vec<u8>> = corpus().into_iter().map(|(_, message)| message).collect();
+    let message = prop::sample::select(messages);
+    let change = (any::<prop::sample::Index>(), any::<u8>());
+    let part = (any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0_usize..64);
+    (message.clone(), message, prop::collection::vec(change, 0..6), part, 0_usize..24).prop_map(
+        |(mut message, other, changes, (at, from, length), cut)| {
+            let from = from.index(other.len() + 1);
+            let piece = other[from..other.len().min(from + length)].to_vec();
+            let at = at.index(message.len() + 1);
+            message.splice(at..at, piece);
+            for (at, octet) in changes {
+                if let Some(changed) = (!message.is_empty()).then(|| at.index(message.len())) {
+                    message[changed] = octet;
+                }
+            }
+            message.truncate(message.len().saturating_sub(cut));
+            message
+        },
+    )
+}
+
+proptest! {
+    // PROPTEST_CASES lets it run for as long as one likes; what it finds belongs into the corpus.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_comes_of_the_corpus_is_survived(message in mutated()) {
+        static ZONE: std::sync::LazyLock<std::sync::Arc<Zone>> = std::sync::LazyLock::new(zone);
+        play(&ZONE, &message, "mutated");
     }
 }

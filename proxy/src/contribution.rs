@@ -137,8 +137,12 @@ fn cluster_ip_flags(service: &Service, ip: IpAddr, port: &ServicePort, facts: &F
         TrafficPolicy::Local => FrontendWord::SOCKET_LOCAL | FrontendWord::PACKET_LOCAL,
         TrafficPolicy::Cluster => 0,
     };
-    let here = port.port == DNS && facts.cluster_dns.contains(&ip);
-    policy | if here { FrontendWord::HERE_FIRST } else { 0 }
+    policy | if answers_here(ip, port, facts) { FrontendWord::HERE_FIRST } else { 0 }
+}
+
+/// Whether the daemon of this node answers at this address itself.
+fn answers_here(ip: IpAddr, port: &ServicePort, facts: &Facts) -> bool {
+    port.port == DNS && facts.cluster_dns.contains(&ip)
 }
 
 fn block(member: &Member, port: &ServicePort, key: &ServiceKey, facts: &Facts) -> Block {
@@ -152,6 +156,10 @@ fn block(member: &Member, port: &ServicePort, key: &ServiceKey, facts: &Facts) -
         service.traffic.internal == TrafficPolicy::Local || service.traffic.external == TrafficPolicy::Local;
     let mut endpoints = member.endpoints(port, &facts.name);
     endpoints.retain(|endpoint| Family::of(endpoint.address) == key.family);
+    if service.cluster_ips().iter().any(|ip| answers_here(*ip, port, facts)) {
+        // Others are asked only while the daemon of this node is away, and it is what is behind this address.
+        endpoints.retain(|endpoint| !facts.addresses.contains(&endpoint.address));
+    }
     let slots = select(&endpoints, &facts.name, facts.zone.as_deref()).into_iter().filter_map(|selected| {
         let windows = if selected.cluster.is_in() { CLUSTER } else { 0 }
             | if local && selected.local.is_in() { LOCAL } else { 0 };

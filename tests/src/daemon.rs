@@ -85,6 +85,14 @@ impl Daemon {
         Ok(values.sum())
     }
 
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// It cannot be awaited.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()

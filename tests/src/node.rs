@@ -185,13 +185,25 @@ impl Node {
         Ok(daemon)
     }
 
+    /// Starts a daemon with further flags, and does not wait for it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn_daemon_with(&self, flags: &[&str]) -> Result<Daemon> {
+        self.spawn_daemon_of("--manifests", &self.manifests(), flags)
+    }
+
     /// Starts a daemon with another source of objects, and does not wait for it.
     ///
     /// # Errors
     /// It cannot be started.
     pub fn spawn_daemon_from(&self, flag: &str, source: &Path) -> Result<Daemon> {
+        self.spawn_daemon_of(flag, source, &[])
+    }
+
+    fn spawn_daemon_of(&self, flag: &str, source: &Path, flags: &[&str]) -> Result<Daemon> {
         let mut command = process::in_cgroup(&self.cgroup, &self.fairway);
-        command.arg("run").arg(flag).arg(source).args(self.run_flags());
+        command.arg("run").arg(flag).arg(source).args(self.run_flags()).args(flags);
         command.env("NO_COLOR", "1");
         let log = if self.options.log.is_empty() { "debug,aya=info,aya_obj=info" } else { self.options.log };
         command.env("FAIRWAY_LOG", log);

@@ -128,12 +128,21 @@ impl Pod {
     /// # Errors
     /// It does not listen.
     pub fn also_serve(&self, node: &Node, words: &[&str]) -> Result<Background> {
+        let words: Vec<&str> = ["serve"].iter().chain(words).copied().collect();
+        self.background(node, &words).context("it does not listen")
+    }
+
+    /// Starts the probe inside it, which lives as long as what is returned, and waits until it says something.
+    ///
+    /// # Errors
+    /// It says nothing.
+    pub fn background(&self, node: &Node, words: &[&str]) -> Result<Background> {
         let mut command = process::in_cgroup(node.cgroup(), node.program());
         command.args(["sandbox", "exec", self.name.as_str()]).args(node.place_flags());
-        command.arg("--").arg(node.probe()).arg("serve").args(words);
-        let mut server = Background::start(command, Some(&node.namespace()))?;
-        server.read_line().context("it does not listen")?;
-        Ok(server)
+        command.arg("--").arg(node.probe()).args(words);
+        let mut probe = Background::start(command, Some(&node.namespace()))?;
+        probe.read_line()?;
+        Ok(probe)
     }
 
     /// Deletes it.

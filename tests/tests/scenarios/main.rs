@@ -8,6 +8,7 @@ mod balancing;
 mod endpoints;
 mod health;
 mod leaving;
+mod names;
 mod nodes;
 mod restart;
 mod services;

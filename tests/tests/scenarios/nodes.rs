@@ -15,7 +15,8 @@ struct Pair<'a> {
     pods: [Pod; 2],
 }
 
-fn node_objects(nodes: &[&Node]) -> String {
+/// The Node objects of nodes.
+pub(crate) fn node_objects(nodes: &[&Node]) -> String {
     let object = |node: &&Node| {
         let site = node.site();
         let addresses = [site.node4, site.node6]

@@ -64,6 +64,18 @@ const TOOLS: &[Package] = &[
         why: "dig asks names in the demo",
         elsewhere: "dig",
     },
+    Package {
+        name: "knot-dnsutils",
+        files: &["/usr/bin/kdig"],
+        why: "kdig asks names in tests",
+        elsewhere: "kdig",
+    },
+    Package {
+        name: "python3-dnspython",
+        files: &["/usr/lib/python3/dist-packages/dns/__init__.py"],
+        why: "a third client asks names in tests",
+        elsewhere: "dnspython for /usr/bin/python3",
+    },
 ];
 
 /// Debian's own compiler with the source of its library: a matched set, beside rustup.

@@ -8,6 +8,7 @@ mod client;
 mod flow;
 mod ping;
 mod race;
+mod resolve;
 mod server;
 mod upstream;
 
@@ -60,6 +61,8 @@ enum Command {
     },
     /// Time short connections to a service and to its endpoint in turn.
     Race(Race),
+    /// Ask a DNS server for a name at a steady rate; print what was not answered, and over how long a time.
+    Resolve(Resolve),
     /// Answer DNS questions for a few names as a server outside the cluster would.
     Upstream {
         /// Where to listen.
@@ -123,6 +126,23 @@ struct Keep {
 }
 
 #[derive(Args)]
+struct Resolve {
+    /// The server.
+    target: SocketAddr,
+    /// The name.
+    name: String,
+    /// Questions a second.
+    #[arg(long, default_value_t = 500)]
+    rate: u32,
+    /// For how long.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// How long to wait for an answer, in milliseconds.
+    #[arg(long, default_value_t = 1000)]
+    timeout: u64,
+}
+
+#[derive(Args)]
 struct Race {
     /// The service.
     service: SocketAddr,
@@ -147,6 +167,7 @@ fn main() -> ExitCode {
         Command::Api { listen, folder } => api::run(listen, &folder),
         Command::Echo { listen } => race::echo(listen),
         Command::Race(race) => race::run(&race),
+        Command::Resolve(resolve) => resolve::run(&resolve),
         Command::Upstream { listen } => upstream::run(listen),
     };
     match done {

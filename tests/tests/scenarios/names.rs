@@ -1,0 +1,86 @@
+//! Names while daemons come and go: a planned restart loses no question, and a daemon that is killed is stood in for
+//! by that of another node.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tests::{Background, Node, Options, Place, Pod, until};
+
+use crate::nodes::node_objects;
+
+const SERVER: &str = "10.96.0.10:53";
+const NAME: &str = "kubernetes.default.svc.cluster.local";
+
+/// What a probe that asks tells in the end.
+fn told(asking: &mut Background) -> Result<(u64, u64, u64)> {
+    let value: Value = serde_json::from_str(&asking.read_line()?)?;
+    let number = |key: &str| value[key].as_u64().with_context(|| format!("no {key} in {value}"));
+    Ok((number("answered")?, number("failed")?, number("span_millis")?))
+}
+
+#[test]
+fn a_planned_restart_loses_no_question() {
+    Node::run(Options::default(), |node| {
+        let pod = Pod::client(node, "t/a")?;
+        let words = ["resolve", SERVER, NAME, "--rate", "500", "--seconds", "8", "--timeout", "3000"];
+        let mut asking = pod.background(node, &words)?;
+        let mut successor = node.spawn_daemon_with(&["--take-over"])?;
+        successor.await_ready()?;
+        until("the predecessor to end", || {
+            let ended = node.daemon()?.ended()?.context("it still runs")?;
+            ensure!(ended.success(), "it ended with {ended}");
+            Ok(())
+        })?;
+        let (answered, failed, _) = told(&mut asking)?;
+        ensure!(failed == 0 && answered > 1000, "{failed} were lost and {answered} answered");
+        node.daemon = Some(successor);
+        Ok(())
+    });
+}
+
+/// The cluster's DNS service as a DaemonSet in the nodes' network has it: the nodes themselves are behind it.
+fn dns_service(nodes: &[&Node]) -> String {
+    let endpoints: Vec<String> =
+        nodes.iter().map(|node| format!("{{addresses: [\"{}\"]}}", node.site().node4)).collect();
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: kube-dns, namespace: kube-system}}\n\
+         spec: {{clusterIP: 10.96.0.10, ports: [{{name: dns, port: 53, protocol: UDP}}]}}\n---\n\
+         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+         metadata: {{name: kube-dns-1, namespace: kube-system, labels: {{kubernetes.io/service-name: kube-dns}}}}\n\
+         addressType: IPv4\nports: [{{name: dns, port: 53, protocol: UDP}}]\nendpoints: [{}]\n",
+        endpoints.join(", ")
+    )
+}
+
+#[test]
+fn a_killed_daemon_is_stood_in_for_by_that_of_another_node() {
+    let options =
+        || Options { flags: ["--node-routes", "auto"].map(str::to_owned).to_vec(), ..Options::default() };
+    Node::run(options(), |first| {
+        let mut second = first.create_other(Place::Beside, options())?;
+        let objects = node_objects(&[first, &second]) + &dns_service(&[first, &second]);
+        first.write("cluster.yaml", &objects)?;
+        second.write("cluster.yaml", &objects)?;
+        second.start_daemon()?;
+        let pods = [Pod::client(first, "t/a")?, Pod::client(&second, "t/b")?];
+        let words = ["resolve", SERVER, NAME, "--rate", "500", "--seconds", "6", "--timeout", "400"];
+        let warm = ["resolve", SERVER, NAME, "--rate", "5", "--seconds", "1"];
+        until("both pods to be answered", || {
+            for (pod, node) in pods.iter().zip([&*first, &second]) {
+                let (answered, failed, _) = told(&mut pod.background(node, &warm)?)?;
+                ensure!(answered > 0 && failed == 0, "{} asks in vain", pod.name);
+            }
+            Ok(())
+        })?;
+        let mut here = pods[0].background(first, &words)?;
+        let mut there = pods[1].background(&second, &words)?;
+        first.daemon()?.kill()?;
+        first.daemon = None;
+        let (answered, failed, span) = told(&mut here)?;
+        ensure!(failed > 0 && answered > 1000, "{failed} failed, {answered} answered");
+        // The heartbeat is valid for 1 s; the rest is for a busy machine.
+        ensure!(span <= 1300, "{failed} failed over {span} ms");
+        let (answered, failed, _) = told(&mut there)?;
+        ensure!(failed == 0 && answered > 1000, "{failed} failed where nobody was killed");
+        first.start_daemon()
+    });
+}
