@@ -1,4 +1,5 @@
 //! What upstreams said, kept and said again: the cache as clients see it.
+//! No test needs an upstream beyond loopback, and none sleeps.
 
 #![allow(clippy::unwrap_used, reason = "a test that is wrong must fail at once")]
 

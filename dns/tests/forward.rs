@@ -1,4 +1,5 @@
 //! Names that are not ours: what goes upstream, and what of the answer comes back.
+//! No test needs an upstream beyond loopback, and none sleeps.
 
 #![allow(clippy::unwrap_used, reason = "a test that is wrong must fail at once")]
 

@@ -1,4 +1,5 @@
 //! Which upstream is asked: those that fail, refuse, lead back to us, or have a domain of their own.
+//! No test needs an upstream beyond loopback, and none sleeps.
 
 #![allow(clippy::unwrap_used, reason = "a test that is wrong must fail at once")]
 

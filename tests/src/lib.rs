@@ -11,6 +11,7 @@ mod node;
 mod pod;
 mod probe;
 mod process;
+mod servers;
 mod until;
 
 pub use daemon::Daemon;

@@ -1,4 +1,5 @@
 //! Both ways of answering a datagram compared: whatever the fast one says, the slow one says octet for octet.
+//! Questions are drawn around the names of a small cluster, and broken in one place.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};

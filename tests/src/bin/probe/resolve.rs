@@ -54,7 +54,7 @@ pub(crate) fn run(resolve: &Resolve) -> Result<()> {
     let span = seen.failed.iter().max().zip(seen.failed.iter().min()).map(|(last, first)| *last - *first);
     print(&json!({
         "answered": seen.answered, "failed": seen.failed.len(), "errors": seen.errors,
-        "span_millis": span.unwrap_or_default().as_millis() as u64,
+        "span_millis": u64::try_from(span.unwrap_or_default().as_millis())?,
     }));
     Ok(())
 }
