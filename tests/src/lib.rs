@@ -5,6 +5,7 @@
 //! builds before set-up; what it knows of Fairway is its command line and its admin socket.
 
 mod daemon;
+mod image;
 mod machine;
 mod network;
 mod node;
@@ -15,6 +16,7 @@ mod servers;
 mod until;
 
 pub use daemon::Daemon;
+pub use image::{Image, ImageFile};
 pub use machine::{bound_concurrency, cgroup_root, program, root_or_skip};
 pub use network::{OUTSIDE4, OUTSIDE6, Place, ROUTER4, ROUTER6};
 pub use node::{NODE4, NODE6, Node, Options, Site};

@@ -68,7 +68,7 @@ const BEHIND: &Site = &Site {
 /// Where a test wants something else than the usual daemon.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Further flags of `fairway run`.
+    /// Further flags of `fairway run`, where `{folder}` stands for the node's folder.
     pub flags: Vec<String>,
     /// Manifests that are there before the daemon starts, by file name.
     pub manifests: Vec<(String, String)>,
@@ -236,7 +236,8 @@ impl Node {
         .map(str::to_owned)
         .to_vec();
         flags.extend(self.place_flags());
-        flags.extend(self.options.flags.iter().cloned());
+        let folder = self.folder.display().to_string();
+        flags.extend(self.options.flags.iter().map(|flag| flag.replace("{folder}", &folder)));
         flags
     }
 
@@ -269,6 +270,17 @@ impl Node {
         let mut command = process::in_cgroup(&self.cgroup, Path::new(program));
         command.args(arguments);
         process::finish(command, Some(&self.namespace()))
+    }
+
+    /// Starts any program of the machine on the node itself; it runs until what is returned is dropped.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(&self, words: &[&str]) -> Result<Background> {
+        let (program, arguments) = words.split_first().context("a program")?;
+        let mut command = process::in_cgroup(&self.cgroup, Path::new(program));
+        command.args(arguments);
+        Background::start(command, Some(&self.namespace()))
     }
 
     /// Connects or sends from the node itself.

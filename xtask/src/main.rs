@@ -6,6 +6,7 @@
 mod bench;
 mod demo;
 mod ebpf;
+mod image;
 mod say;
 mod setup;
 mod shell;
@@ -33,6 +34,8 @@ enum Command {
     Demo,
     /// Build the kernel programs, list their sizes, and load them.
     Ebpf,
+    /// Build the images of the DaemonSet and of the pause container, without a container engine.
+    Image(image::Arguments),
     /// Find or install what this machine lacks; a second run does nothing.
     Setup,
     /// Set up, build, and run every test; the last line is `N passed, N failed, N skipped`.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo => demo::run(),
         Command::Ebpf => ebpf::run(),
+        Command::Image(arguments) => image::run(&arguments),
         Command::Setup => setup::run(),
         Command::Test(arguments) => testing::run(&arguments),
         Command::Tidy => tidy::run(),

@@ -57,6 +57,24 @@ const TOOLS: &[Package] = &[
         why: "masquerades what leaves the cluster",
         elsewhere: "nftables",
     },
+    Package {
+        name: "containerd",
+        files: &["/usr/bin/containerd"],
+        why: "a container runtime, for the tests of the CNI plug-in and the pause image",
+        elsewhere: "containerd",
+    },
+    Package {
+        name: "runc",
+        files: &["/usr/sbin/runc", "/usr/bin/runc"],
+        why: "starts the containers of those tests",
+        elsewhere: "runc",
+    },
+    Package {
+        name: "busybox-static",
+        files: &["/bin/busybox", "/usr/bin/busybox"],
+        why: "what runs in the containers of those tests",
+        elsewhere: "a static busybox at /bin/busybox",
+    },
     Package { name: "curl", files: &["/usr/bin/curl"], why: "asks services in the demo", elsewhere: "curl" },
     Package {
         name: "bind9-dnsutils",
