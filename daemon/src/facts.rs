@@ -35,6 +35,8 @@ pub struct Facts {
 
 /// The address of a service range that is the cluster DNS IP by custom, as kubeadm has it.
 const DNS_OFFSET: u32 = 10;
+/// Every directory of a v2 hierarchy has it.
+const CGROUP2_FILE: &str = "cgroup.controllers";
 const FROM_OPTION: &str = "option";
 
 impl Facts {
@@ -114,7 +116,10 @@ const fn pod_cidr_origin(args: &NodeArgs) -> &'static str {
 
 fn cgroup(args: &NodeArgs) -> Result<Fact<PathBuf>> {
     if let Some(path) = &args.cgroup {
-        return Ok(Fact { value: path.clone(), origin: FROM_OPTION });
+        // A DaemonSet cannot know whether a node is hybrid: there the v2 hierarchy is below that of v1.
+        let unified = path.join("unified");
+        let is_hybrid = !path.join(CGROUP2_FILE).exists() && unified.join(CGROUP2_FILE).exists();
+        return Ok(Fact { value: if is_hybrid { unified } else { path.clone() }, origin: FROM_OPTION });
     }
     let mounts = std::fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
     match cgroup2_mount(&mounts) {

@@ -42,7 +42,7 @@ pub use bpf::{MapError, PodValue, pod_value};
 pub use cgroup::CgroupError;
 pub use check::{CheckError, Findings, StatusError, check, status};
 pub use cni::conflist::{
-    CNI_PROGRAM, CONFLIST, CniConfig, InstallError, install_cni_program, write_conflist,
+    CNI_PROGRAM, CONFLIST, CniConfig, InstallError, install_cni_program, install_loopback, write_conflist,
 };
 pub use cni::run_cni;
 pub use container::ContainerError;
@@ -61,7 +61,7 @@ pub use manifest::{
     Container, EmptyDir, EnvVar, FieldRef, HostPath, Manifest, ManifestError, Metadata, Naming, Pod, PodPort,
     PortProtocol, ValueFrom, Volume, VolumeMount, Work, read_pod,
 };
-pub use maps::{PruneError, prune, tell};
+pub use maps::{MapEntries, PruneError, map_entries, prune, tell};
 pub use masquerade::{Masquerade, remove_masquerade};
 pub use namespace::{NamespaceError, NetworkNamespace, current_cookie};
 pub use netlink::{Changes, HostRoute, Link, MacAddress, Netlink, NetlinkError, Veth};

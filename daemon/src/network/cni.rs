@@ -42,9 +42,9 @@ impl Cni {
 
     /// Puts both in place; what was written, for people. The list comes last: it makes the node ready for pods.
     pub(super) fn install(&self, pod_cidrs: &[IpNet], bpf_dir: &Path) -> Result<Vec<String>> {
-        let files = [self.bin_dir.join(CNI_PROGRAM), self.conf_dir.join(CONFLIST)];
-        let lines: String = files.iter().map(|file| format!("{}\n", file.display())).collect();
-        std::fs::write(&self.note, lines).with_context(|| format!("cannot write {}", self.note.display()))?;
+        let mut files = vec![self.conf_dir.join(CONFLIST), self.bin_dir.join(CNI_PROGRAM)];
+        // Before anything is there that it would have to name.
+        self.write_note(&files)?;
         let config = CniConfig {
             pod_cidrs: pod_cidrs.to_vec(),
             mtu: sandbox::node_mtu().context("cannot read the MTU of this node's uplink")?,
@@ -52,12 +52,22 @@ impl Cni {
         };
         let mut written = Vec::new();
         if sandbox::install_cni_program(&self.program, &self.bin_dir)? {
-            written.push(files[0].display().to_string());
-        }
-        if sandbox::write_conflist(&self.conf_dir, &config)? {
             written.push(files[1].display().to_string());
         }
+        files.extend(sandbox::install_loopback(&self.program, &self.bin_dir)?);
+        self.write_note(&files)?;
+        if sandbox::write_conflist(&self.conf_dir, &config)? {
+            written.push(files[0].display().to_string());
+        }
         Ok(written)
+    }
+
+    fn write_note(&self, files: &[PathBuf]) -> Result<()> {
+        let lines: String = files.iter().map(|file| format!("{}\n", file.display())).collect();
+        if std::fs::read_to_string(&self.note).is_ok_and(|noted| noted == lines) {
+            return Ok(());
+        }
+        std::fs::write(&self.note, lines).with_context(|| format!("cannot write {}", self.note.display()))
     }
 }
 
@@ -68,7 +78,7 @@ pub(super) fn remove(run_dir: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         lines => lines.with_context(|| format!("cannot read {}", note.display()))?,
     };
-    for path in lines.lines().rev().map(Path::new).chain([note.as_path()]) {
+    for path in lines.lines().map(Path::new).chain([note.as_path()]) {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("cannot remove {}", path.display()));

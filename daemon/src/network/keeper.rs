@@ -34,6 +34,12 @@ const EVERY: Duration = Duration::from_secs(30);
 pub(crate) struct Metrics {
     repairs: Family<Repaired, Counter>,
     problems: Gauge,
+    entries: Family<InMap, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InMap {
+    map: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -62,6 +68,8 @@ impl Metrics {
         registry.register("network_repairs", "Things of the node's network that had to be put back", repairs);
         let problems = metrics.problems.clone();
         registry.register("network_problems", "What stands in the way of the node's network now", problems);
+        let entries = metrics.entries.clone();
+        registry.register("network_map_entries", "Entries about pods in the kernel's maps", entries);
         metrics
     }
 }
@@ -201,10 +209,15 @@ impl Keeper {
         for lost in self.repair.look().context("cannot look after the links of pods")? {
             self.repaired("pod-route", &lost);
         }
-        let removed = sandbox::prune(&self.settled.args.place.bpf_dir)
-            .context("cannot free the maps of pods that are gone")?;
+        let bpf_dir = &self.settled.args.place.bpf_dir;
+        let removed = sandbox::prune(bpf_dir).context("cannot free the maps of pods that are gone")?;
         if removed > 0 {
             tracing::info!(removed, "entries of pods that went without a DEL");
+        }
+        let entries = sandbox::map_entries(bpf_dir).context("cannot count the entries of pods")?;
+        for (map, count) in [("pods", entries.pods), ("hostports", entries.host_ports)] {
+            let gauge = self.metrics.entries.get_or_create(&InMap { map }).clone();
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         Ok(())
     }

@@ -14,6 +14,8 @@ use super::request::Version;
 
 /// The name of the program, which the list gives as the type of the plug-in.
 pub const CNI_PROGRAM: &str = "fairway-cni";
+/// The plug-in that runtimes run for every pod, whatever the list says.
+const LOOPBACK_PROGRAM: &str = "loopback";
 /// The name of the list. A runtime takes the first of its folder.
 pub const CONFLIST: &str = "10-fairway.conflist";
 
@@ -50,6 +52,31 @@ pub fn install_cni_program(source: &Path, folder: &Path) -> Result<bool, Install
     let program =
         fs::read(source).map_err(|error| InstallError { path: source.to_owned(), source: error })?;
     install(&folder.join(CNI_PROGRAM), &program, 0o755)
+}
+
+/// Puts the program into `folder` a second time, as the plug-in `loopback` that runtimes expect there, unless somebody's
+/// is there; where it is ours, its path.
+pub fn install_loopback(source: &Path, folder: &Path) -> Result<Option<PathBuf>, InstallError> {
+    let path = folder.join(LOOPBACK_PROGRAM);
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| InstallError { path, source }
+    };
+    let program = fs::read(source).map_err(failed(source))?;
+    match fs::read(&path) {
+        // An earlier one of ours is replaced: it says what it is.
+        Ok(found) if !is_ours(&found) => return Ok(None),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&path)(error)),
+        Ok(_) | Err(_) => {}
+    }
+    install(&path, &program, 0o755)?;
+    Ok(Some(path))
+}
+
+/// Whether a program is this one, of whatever version.
+fn is_ours(program: &[u8]) -> bool {
+    const MARK: &[u8] = b"the CNI plug-in of Fairway";
+    program.windows(MARK.len()).any(|part| part == MARK)
 }
 
 /// A list with cniVersion 1.1.0 alone is not read by containerd 1.6; cniVersions is for those who know more.

@@ -183,6 +183,11 @@ impl Config {
         })
     }
 
+    /// `type`: which plug-in is meant.
+    pub(super) fn kind(&self) -> &str {
+        self.field("type").and_then(Value::as_str).unwrap_or_default()
+    }
+
     /// `podCidrs`: where addresses are taken from.
     pub(super) fn pod_cidrs(&self) -> Result<Vec<IpNet>, Failure> {
         let mut ranges = Vec::new();
