@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::server::{self, Listener};
-use crate::cli::{NodeRouteMode, RunArgs};
+use crate::cli::{NodeRouteMode, RunArgs, Switch};
 use crate::facts::{self, Facts};
 use crate::handover::{self, Door, Predecessor, Successor};
 use crate::health::{self, Health};
@@ -104,8 +104,13 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     let prepared = Prepared::new(&args.place, &listen)?;
     let mut answering = Answering::bind(args, &facts, &listen, handed)?;
     tasks.shared = answering.share();
-    let proxy = Proxy::open(proxy_config(args, &facts, &cluster_dns))?;
+    let mut proxy = Proxy::open(proxy_config(args, &facts, &cluster_dns))?;
     keeper.open(&first)?;
+    keeper.tell_surroundings(&first)?;
+    let mut surroundings = keeper.surroundings();
+    if let Some(first) = surroundings.borrow_and_update().as_ref() {
+        proxy.surround(first)?;
+    }
     prepared.keep();
 
     let (zone, listed) = (names.reader(), names.reader());
@@ -120,6 +125,7 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
         progress,
         health: health.clone(),
         metrics,
+        surroundings,
         reported: Reported::new(reports.notices()),
     };
     tasks.spawn("stepper", stepper.run(snapshots, asked, tasks.cancel.clone()));
@@ -209,6 +215,7 @@ fn proxy_config(args: &RunArgs, facts: &Facts, cluster_dns: &[IpAddr]) -> proxy:
         sizes: Sizes::default(),
         layout: proxy::LAYOUT,
         end_tcp: args.node.end_tcp,
+        packets: args.network.packets.packets == Switch::On,
     }
 }
 

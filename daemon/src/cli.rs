@@ -149,6 +149,29 @@ pub struct NetworkArgs {
     /// UDP port of VXLAN, the same on every node.
     #[arg(long, value_name = "PORT", env = "FAIRWAY_VXLAN_PORT", default_value_t = 8472, value_parser = clap::value_parser!(u16).range(1..))]
     pub vxlan_port: u16,
+    /// The packet engine.
+    #[command(flatten)]
+    pub packets: PacketArgs,
+}
+
+/// The packet engine at the node's uplinks: services for clients outside, and pods that leave the cluster.
+#[derive(Args, Clone, Debug)]
+pub struct PacketArgs {
+    /// Whether the packet engine runs.
+    #[arg(long, value_name = "WHETHER", env = "FAIRWAY_PACKETS", default_value = "off")]
+    pub packets: Switch,
+    /// Links at which the packet engine works [default: those of the default routes and of the node's addresses].
+    #[arg(long, value_name = "LINK", env = "FAIRWAY_UPLINK", value_delimiter = ',')]
+    pub uplink: Vec<String>,
+}
+
+/// Whether something runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// It runs.
+    On,
+    /// It does not.
+    Off,
 }
 
 /// Fairway as the CNI plug-in of the node's container runtime: both directories, or it is not.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Result, bail};
 use dns::Names;
 use model::{ObjectName, Snapshot};
-use proxy::{BackendState, Facts, Finding, HealthPorts, Outcome, Proxy, Tables};
+use proxy::{BackendState, Facts, Finding, HealthPorts, Outcome, Proxy, Surroundings, Tables};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::block_in_place;
 use tokio::time::MissedTickBehavior;
@@ -20,6 +20,8 @@ use crate::reported::Reported;
 
 /// How often the data plane examines itself. It costs a few hundred system calls.
 const EXAMINE: Duration = Duration::from_secs(5);
+/// How often flows that are over are taken out of the packet engine's maps.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// How far the stepper has come; published after each snapshot.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +61,8 @@ pub struct Stepper {
     pub health: Health,
     /// The proxy's metrics.
     pub metrics: proxy::Metrics,
+    /// Where the packet engine is: None where it is off.
+    pub surroundings: watch::Receiver<Option<Surroundings>>,
     /// What has been reported, so that each problem is told once.
     pub reported: Reported,
 }
@@ -75,6 +79,8 @@ impl Stepper {
         cancel: CancellationToken,
     ) -> Result<()> {
         snapshots.mark_changed();
+        let mut surroundings = self.surroundings.clone();
+        let mut sweeps = tokio::time::interval(SWEEP);
         let mut shrink_at: Option<Instant> = None;
         let mut examinations = tokio::time::interval(EXAMINE);
         examinations.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -90,6 +96,11 @@ impl Stepper {
                 }
                 () = until(shrink_at) => shrink_at = block_in_place(|| self.proxy.shrink(Instant::now())),
                 _ = examinations.tick() => drop(block_in_place(|| self.examine())),
+                Ok(()) = surroundings.changed() => {
+                    let now = surroundings.borrow_and_update().clone();
+                    block_in_place(|| self.surround(now.as_ref()));
+                }
+                _ = sweeps.tick() => block_in_place(|| self.sweep()),
                 Some(query) = queries.recv() => block_in_place(|| self.answer(query)),
                 () = cancel.cancelled() => break,
             }
@@ -132,6 +143,20 @@ impl Stepper {
             self.health.set(Part::Programs, Ok(()));
         }
         findings
+    }
+
+    fn surround(&mut self, now: Option<&Surroundings>) {
+        let Some(now) = now else { return };
+        if let Err(error) = self.proxy.surround(now) {
+            tracing::warn!(%error, "services are not served at every link");
+        }
+    }
+
+    fn sweep(&mut self) {
+        match self.proxy.sweep_flows() {
+            Ok(counts) => self.metrics.observe_flows(counts),
+            Err(error) => tracing::warn!(%error, "flows that are over stay in the kernel"),
+        }
     }
 
     fn answer(&mut self, query: Query) {

@@ -94,6 +94,8 @@ impl FrontendWord {
     pub const NODE_ONLY: u16 = 1 << 3;
     /// No service behind it: refuse (R4, for the ports that a service does not have).
     pub const REFUSE: u16 = 1 << 4;
+    /// Packets from outside are let in by `sources` only (R13).
+    pub const GUARDED: u16 = 1 << 5;
 
     /// The word of `key`.
     #[inline(always)]

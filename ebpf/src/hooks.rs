@@ -1,9 +1,10 @@
-//! The hooks. A cgroup program returns 1 to go on; 0 together with `bpf_set_retval` fails the call with that
+//! The hooks; those of packets are in `packet.rs`. A cgroup program returns 1 to go on; 0 together with `bpf_set_retval` fails the call with that
 //! error. Hooks of recvmsg and getpeername must return 1.
 
 #[macro_use]
 mod answers;
 mod maps;
+mod packet;
 mod socket;
 
 use aya_ebpf::helpers::generated::bpf_set_retval;

@@ -16,6 +16,7 @@ pub mod frontend;
 pub mod hostport;
 pub mod kernel;
 pub mod maps;
+pub mod packet;
 pub mod pod;
 pub mod reverse;
 pub mod stats;

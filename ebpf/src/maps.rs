@@ -32,6 +32,18 @@ pub const HOSTPORTS: &str = "hostports";
 pub const CLOSED: &str = "closed";
 /// ARRAY, mmapable, service id -> connections refused or unreachable, u64.
 pub const REFUSED: &str = "refused";
+/// HASH, [`crate::packet::flow::FlowKey`] -> [`crate::packet::flow::Flow`]: flows of which both ends spoke.
+pub const FLOWS: &str = "flows";
+/// LRU_HASH, the same: flows of which one end spoke.
+pub const FRESH: &str = "fresh";
+/// LRU_HASH, [`crate::packet::fragment::FragmentKey`] -> [`crate::packet::fragment::FragmentWord`].
+pub const FRAGMENTS: &str = "fragments";
+/// HASH, interface index -> [`crate::packet::uplink::Uplink`].
+pub const UPLINKS: &str = "uplinks";
+/// LPM_TRIE, [`crate::packet::uplink::RangeKey`] -> flags of [`crate::packet::uplink::range`].
+pub const RANGES: &str = "ranges";
+/// LPM_TRIE, [`crate::packet::uplink::SourceKey`] -> 1.
+pub const SOURCES: &str = "sources";
 /// PERCPU_ARRAY, [`crate::stats::Reason`] -> u64.
 pub const STATS: &str = "stats";
 /// ARRAY, mmapable, one element: the heartbeat of the daemon, CLOCK_MONOTONIC in nanoseconds.
@@ -45,6 +57,18 @@ pub const REVERSE_ENTRIES: u32 = 1 << 18;
 
 /// `max_entries` of [`HOSTPORTS`]: a few for each sandbox of one node.
 pub const HOSTPORTS_ENTRIES: u32 = 16384;
+/// `max_entries` of [`FLOWS`]: two for each flow. Room is taken only for what is there.
+pub const FLOWS_ENTRIES: u32 = 1 << 19;
+/// `max_entries` of [`FRESH`]: two for each flow; room is taken for all.
+pub const FRESH_ENTRIES: u32 = 1 << 16;
+/// `max_entries` of [`FRAGMENTS`]: datagrams on their way.
+pub const FRAGMENTS_ENTRIES: u32 = 1 << 12;
+/// `max_entries` of [`UPLINKS`].
+pub const UPLINKS_ENTRIES: u32 = 64;
+/// `max_entries` of [`RANGES`]: the pod ranges and addresses of 5,000 nodes, with room.
+pub const RANGES_ENTRIES: u32 = 1 << 15;
+/// `max_entries` of [`SOURCES`].
+pub const SOURCES_ENTRIES: u32 = 1 << 16;
 
 /// How long after its last heartbeat the daemon still counts as answering. It beats five times as often.
 pub const HEARTBEAT_VALID_NS: u64 = 1_000_000_000;

@@ -23,11 +23,31 @@ pub enum Reason {
     NoLocalEndpoint = 7,
     /// Sent to a backend, but the reverse record could not be stored.
     NotRecorded = 8,
+    /// Passed: no IP, or inside an error no protocol with ports.
+    NotIp = 9,
+    /// Passed: lengths or a version that cannot be.
+    Malformed = 10,
+    /// Passed: IP options or extension headers, which are for the stack.
+    Options = 11,
+    /// Passed: a fragment whose first one was not seen.
+    FragmentUnknown = 12,
+    /// Refused: in the middle of a connection that is not known here.
+    MidStream = 13,
+    /// Dropped: from outside of the source ranges of the service.
+    SourceRange = 14,
+    /// Dropped: no port is free towards this backend.
+    PortsExhausted = 15,
+    /// The flow is known to both ends, but the map has no room to keep it.
+    FlowsFull = 16,
+    /// Dropped: the link has no address of the family to send from.
+    NoAddress = 17,
+    /// An ICMP error was translated.
+    ErrorTranslated = 18,
 }
 
 impl Reason {
     /// Every reason, by its index.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 19] = [
         Self::NoFrontend,
         Self::HereFirst,
         Self::OtherNamespace,
@@ -37,6 +57,16 @@ impl Reason {
         Self::NoPort,
         Self::NoLocalEndpoint,
         Self::NotRecorded,
+        Self::NotIp,
+        Self::Malformed,
+        Self::Options,
+        Self::FragmentUnknown,
+        Self::MidStream,
+        Self::SourceRange,
+        Self::PortsExhausted,
+        Self::FlowsFull,
+        Self::NoAddress,
+        Self::ErrorTranslated,
     ];
 
     /// Its name in metrics.
@@ -51,6 +81,16 @@ impl Reason {
             Self::NoPort => "no_port",
             Self::NoLocalEndpoint => "no_local_endpoint",
             Self::NotRecorded => "not_recorded",
+            Self::NotIp => "not_ip",
+            Self::Malformed => "malformed",
+            Self::Options => "options",
+            Self::FragmentUnknown => "fragment_unknown",
+            Self::MidStream => "mid_stream",
+            Self::SourceRange => "source_range",
+            Self::PortsExhausted => "ports_exhausted",
+            Self::FlowsFull => "flows_full",
+            Self::NoAddress => "no_address",
+            Self::ErrorTranslated => "error_translated",
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ebpf::backend::{CLUSTER, LOCAL};
 use ebpf::frontend::FrontendWord;
+use ipnet::IpNet;
 use model::{Affinity, IngressMode, Member, Protocol, Service, ServicePort, TrafficPolicy};
 
 use crate::health::{HealthPort, health_port};
@@ -28,6 +29,8 @@ pub(crate) struct Contribution {
     pub(crate) owned: Vec<IpAddr>,
     /// Its health-check node port.
     pub(crate) health: Option<HealthPort>,
+    /// Who may use the load-balancer addresses of its service ports, where not everybody may (R13).
+    pub(crate) sources: BTreeMap<ServiceKey, Vec<IpNet>>,
     /// Why it is left out as a whole.
     pub(crate) skipped: Option<Skip>,
     /// It has SCTP ports, which are not programmed.
@@ -94,6 +97,9 @@ pub(crate) fn contribute(member: &Member, facts: &Facts) -> Contribution {
                 .services
                 .entry(key.clone())
                 .or_insert_with(|| Arc::new(block(member, port, &key, facts)));
+            if flags & FrontendWord::GUARDED != 0 {
+                contribution.sources.insert(key.clone(), sources(service, key.family));
+            }
             contribution.frontends.entry(frontend).or_insert((key, flags));
         }
     }
@@ -117,8 +123,12 @@ fn frontends(service: &Service, port: &ServicePort, facts: &Facts) -> Vec<(Front
         TrafficPolicy::Cluster => 0,
     };
     let vips = service.load_balancer.ips.iter().filter(|ip| ip.mode == IngressMode::Vip).map(|ip| ip.ip);
-    for ip in service.external_ips.iter().copied().chain(vips) {
+    for ip in service.external_ips.iter().copied() {
         found.push((Frontend::new(ip, port.port, port.protocol), outside));
+    }
+    for ip in vips {
+        let guarded = if sources(service, Family::of(ip)).is_empty() { 0 } else { FrontendWord::GUARDED };
+        found.push((Frontend::new(ip, port.port, port.protocol), outside | guarded));
     }
     if let Some(node_port) = port.node_port {
         let addresses = facts.addresses.iter().map(|&ip| (ip, outside));
@@ -130,6 +140,14 @@ fn frontends(service: &Service, port: &ServicePort, facts: &Facts) -> Vec<(Front
     }
     found.retain(|(frontend, _)| families.contains(&Family::of(frontend.ip)));
     found
+}
+
+/// R13: the ranges of a family that may use the load-balancer addresses; none where all may.
+fn sources(service: &Service, family: Family) -> Vec<IpNet> {
+    let ranges = service.load_balancer.source_ranges.iter();
+    let ranges: Vec<IpNet> =
+        ranges.filter(|net| Family::of(net.addr()) == family).map(IpNet::trunc).collect();
+    if ranges.iter().any(|net| net.prefix_len() == 0) { Vec::new() } else { ranges }
 }
 
 fn cluster_ip_flags(service: &Service, ip: IpAddr, port: &ServicePort, facts: &Facts) -> u16 {

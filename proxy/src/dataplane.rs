@@ -303,7 +303,8 @@ fn number(memory: &Memory, id: u32) -> &AtomicU64 {
     unsafe { AtomicU64::from_ptr(memory.at::<u64>(id as usize).as_ptr()) }
 }
 
-fn os_error(error: MapError) -> io::Error {
+/// What the kernel said.
+pub(crate) fn os_error(error: MapError) -> io::Error {
     if let MapError::SyscallError(error) = error {
         return error.io_error;
     }

@@ -19,7 +19,19 @@ use crate::sys;
 use crate::tables::Tables;
 
 /// Maps without ids: the same maps serve both layouts.
-const SHARED: [&str; 5] = [maps::PODS, maps::HOSTPORTS, maps::REVERSE_UDP, maps::STATS, maps::NODE];
+const SHARED: [&str; 10] = [
+    maps::PODS,
+    maps::HOSTPORTS,
+    maps::REVERSE_UDP,
+    maps::STATS,
+    maps::NODE,
+    // Flows carry ids too, but only to see that a backend serves no more: then another is chosen.
+    maps::FLOWS,
+    maps::FRESH,
+    maps::FRAGMENTS,
+    maps::UPLINKS,
+    maps::RANGES,
+];
 
 /// The directories of a bpf directory.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::counts::Count;
+use crate::packets::FlowCounts;
 use crate::proxy::{Outcome, Proxy};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -64,6 +65,8 @@ pub struct Metrics {
     repairs: Family<Kind, Counter>,
     unprogrammed: Gauge,
     conflicts: Gauge,
+    flows: Family<Kind, Gauge>,
+    swept: Counter,
 }
 
 impl Metrics {
@@ -73,7 +76,11 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("proxy");
         let mut add =
             |name, help, metric: &Family<Reason, Counter>| registry.register(name, help, metric.clone());
-        add("verdicts", "Socket calls left alone or refused, by reason", &metrics.verdicts);
+        add(
+            "verdicts",
+            "Socket calls and packets left alone, refused or dropped, by reason",
+            &metrics.verdicts,
+        );
         registry.register("operations", "Operations on the maps, by kind", metrics.ops.clone());
         registry.register("services_skipped", "Services left out, by reason", metrics.skipped.clone());
         let Metrics { services, backends, refused, .. } = &metrics;
@@ -87,6 +94,12 @@ impl Metrics {
         registry.register("namespaces_unseen", "Network namespaces not entered", metrics.unseen.clone());
         registry.register("services_unprogrammed", "Services without room", metrics.unprogrammed.clone());
         registry.register(
+            "flows",
+            "Entries of flows in the packet engine, two a flow",
+            metrics.flows.clone(),
+        );
+        registry.register("flows_swept", "Flows that were over and taken out", metrics.swept.clone());
+        registry.register(
             "conflicts",
             "Frontends claimed by more than one service",
             metrics.conflicts.clone(),
@@ -98,6 +111,14 @@ impl Metrics {
     pub fn observe(&self, outcome: &Outcome) {
         self.unprogrammed.set(whole(outcome.unprogrammed.len()));
         self.conflicts.set(whole(outcome.conflicts.len()));
+    }
+
+    /// Takes over what one sweep of the flows found.
+    pub fn observe_flows(&self, counts: FlowCounts) {
+        for (kind, count) in [("known", counts.known), ("fresh", counts.fresh)] {
+            self.flows.get_or_create(&Kind { kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        self.swept.inc_by(counts.swept);
     }
 
     /// Reads the counters: before the text is made.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use model::{Member, Name, ObjectName, Snapshot};
 
 use crate::claims::{Claims, Conflict, Rank};
@@ -35,6 +36,8 @@ pub struct Planner {
     /// How many services own each address.
     owners: HashMap<IpAddr, u32>,
     health_ports: HealthPorts,
+    /// Who may use guarded frontends, by service port.
+    sources: BTreeMap<ServiceKey, Vec<IpNet>>,
     skipped: BTreeMap<Skip, u64>,
     /// Services with SCTP ports, which are reported once.
     sctp: BTreeSet<ObjectName>,
@@ -50,6 +53,7 @@ impl Planner {
             claims: Claims::default(),
             owners: HashMap::new(),
             health_ports: HealthPorts::default(),
+            sources: BTreeMap::new(),
             skipped: BTreeMap::new(),
             sctp: BTreeSet::new(),
         }
@@ -103,6 +107,11 @@ impl Planner {
         &self.health_ports
     }
 
+    /// Who may use the guarded frontends of each service port (R13).
+    pub(crate) const fn sources(&self) -> &BTreeMap<ServiceKey, Vec<IpNet>> {
+        &self.sources
+    }
+
     /// How many services are left out, by reason (R15).
     pub const fn skipped(&self) -> &BTreeMap<Skip, u64> {
         &self.skipped
@@ -128,6 +137,9 @@ impl Planner {
             if !kept.is_some_and(|kept| kept.services.contains_key(key)) {
                 self.tables.services.remove(key);
             }
+        }
+        for key in had.sources.keys() {
+            self.sources.remove(key);
         }
         for &ip in &had.owned {
             self.disown(ip);
@@ -156,6 +168,7 @@ impl Planner {
         for (frontend, claim) in contribution.frontends {
             self.claim(frontend, &rank, claim);
         }
+        self.sources.extend(contribution.sources);
         for ip in contribution.owned {
             self.own(ip);
         }

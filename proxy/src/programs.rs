@@ -64,6 +64,14 @@ pub enum ProgramError {
         /// The directory of the newer layout.
         path: PathBuf,
     },
+    /// The packet programs cannot be attached to a link.
+    #[error("the packet programs cannot be attached to {name}: {error}; choose other links with --uplink")]
+    Uplink {
+        /// The link.
+        name: String,
+        /// What the kernel said.
+        error: String,
+    },
     /// One hook cannot be attached.
     #[error("{hook} cannot be attached to {path}: {error}; is it a cgroup v2 directory?")]
     Attach {
@@ -321,7 +329,7 @@ pub fn cleanup(bpf_dir: &Path) -> io::Result<()> {
 }
 
 /// An error with its causes, in one line: aya says the last cause only when asked.
-fn sentence(error: &dyn std::error::Error) -> String {
+pub(crate) fn sentence(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ipnet::IpNet;
 use model::{Name, ObjectName, Snapshot};
 
 use crate::adopt::adopt;
@@ -18,6 +19,7 @@ use crate::diff::{What, diff, refuse_frontend, shrink};
 use crate::explain::{Explanation, explain};
 use crate::layouts::Overwrite;
 use crate::op::{Dataplane, Op, Refused};
+use crate::packets::{self, FlowCounts, LinkPath, Packets, Surroundings};
 use crate::plan::{Facts, Planner};
 use crate::probe::{Probe, is_probe};
 use crate::programs::{ProgramError, Programs};
@@ -53,6 +55,8 @@ pub struct Config {
     pub layout: u32,
     /// Whether TCP connections through a frontend to a pod that is gone are ended.
     pub end_tcp: bool,
+    /// The packet engine runs at the uplinks.
+    pub packets: bool,
 }
 
 /// Why the proxy cannot work.
@@ -95,6 +99,8 @@ pub struct Outcome {
 pub struct Proxy {
     config: Config,
     programs: Programs,
+    /// None where the packet engine is off.
+    packets: Option<Packets>,
     kernel: Kernel,
     planner: Planner,
     /// None until the first complete snapshot gives names to what is in the maps.
@@ -129,6 +135,15 @@ impl Proxy {
     pub fn open(config: Config) -> Result<Self, Error> {
         let node_netns = sys::netns_cookie().map_err(Error::Cookie)?;
         let mut programs = Programs::load(&config, node_netns)?;
+        // The links of packets are in no layout's directory: a new layout takes them over without a gap.
+        let packets = if config.packets {
+            Some(Packets::load(programs.maps(), config.bpf_dir.clone())?)
+        } else {
+            let failed = |error| ProgramError::Pins { path: config.bpf_dir.clone(), error };
+            packets::detach(&config.bpf_dir).map_err(failed)?;
+            None
+        };
+        // Every program is loaded by now: some maps are closed once they have been looked at.
         let kernel = Kernel::open(programs.maps())?;
         if !programs.is_upgrade() {
             programs.attach()?;
@@ -146,6 +161,7 @@ impl Proxy {
         Ok(Self {
             config,
             programs,
+            packets,
             kernel,
             planner,
             current: None,
@@ -205,6 +221,8 @@ impl Proxy {
             let reason = format!("the map {} is full", unfit.map);
             outcome.unprogrammed.insert(blame(&unfit.what), reason);
         }
+        let sources = sources(&self.planner, current);
+        let put = self.packets.as_mut().map_or(Ok(()), |packets| packets.grow_sources(&sources));
         self.counts.note_retired(current);
         for op in &changes.ops {
             self.counts.note_reused(op, &self.kernel);
@@ -215,6 +233,11 @@ impl Proxy {
             }
         }
         outcome.unprogrammed.retain(|name, _| !is_probe(name));
+        let put = put
+            .and_then(|()| self.packets.as_mut().map_or(Ok(()), |packets| packets.shrink_sources(&sources)));
+        if let Err(error) = put {
+            tracing::warn!(%error, "source ranges are not in the kernel as they should be");
+        }
         outcome
     }
 
@@ -303,6 +326,32 @@ impl Proxy {
         &self.repairs
     }
 
+    /// Brings the packet engine to the links that the node has now. Nothing happens where it is off.
+    ///
+    /// # Errors
+    ///
+    /// One sentence.
+    pub fn surround(&mut self, to: &Surroundings) -> Result<(), Error> {
+        match &mut self.packets {
+            Some(packets) => Ok(packets.surround(self.programs.maps(), to)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes out the flows that are over. To be called every few seconds.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel said.
+    pub fn sweep_flows(&mut self) -> std::io::Result<FlowCounts> {
+        self.packets.as_mut().map_or_else(|| Ok(FlowCounts::default()), Packets::sweep)
+    }
+
+    /// How the packet programs are attached; None where the engine is off.
+    pub fn link_path(&self) -> Option<LinkPath> {
+        self.packets.as_ref().map(Packets::path)
+    }
+
     /// Ends this process' part. The kernel goes on with what it has.
     pub fn close(self) {
         self.kernel.heartbeat().stop();
@@ -322,6 +371,12 @@ impl Proxy {
             cluster_dns: self.config.cluster_dns.clone(),
         }
     }
+}
+
+/// Who may use guarded frontends, by service id.
+fn sources(planner: &Planner, current: &Current) -> Vec<(u32, IpNet)> {
+    let ids = planner.sources().iter().filter_map(|(key, nets)| Some((current.service_id(key)?, nets)));
+    ids.flat_map(|(id, nets)| nets.iter().map(move |net| (id, *net))).collect()
 }
 
 /// What the kernel did not take is not there; the next diff tries again.

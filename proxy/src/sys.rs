@@ -287,23 +287,23 @@ impl Drop for Memory {
     }
 }
 
-fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<libc::c_long> {
+pub(crate) fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<libc::c_long> {
     // SAFETY: the kernel reads no more than the size says, and these commands write nothing to `attr`.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-fn bpf_mut<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
+pub(crate) fn bpf_mut<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: the kernel reads and writes no more than the size says.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-fn raw(fd: BorrowedFd<'_>) -> u32 {
+pub(crate) fn raw(fd: BorrowedFd<'_>) -> u32 {
     fd.as_fd().as_raw_fd().unsigned_abs()
 }
 
-fn owned(fd: libc::c_long) -> OwnedFd {
+pub(crate) fn owned(fd: libc::c_long) -> OwnedFd {
     let fd = i32::try_from(fd).expect("the kernel hands out descriptors of 32 bits");
     // SAFETY: the kernel has just handed it out, and nobody else has it.
     unsafe { OwnedFd::from_raw_fd(fd) }

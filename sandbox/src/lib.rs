@@ -35,6 +35,7 @@ mod sandbox;
 mod settings;
 mod signals;
 mod sysctl;
+mod uplink;
 
 pub use attach::{AttachError, AttachOptions, attach};
 pub use attachment::{Attachment, End, LINK_GROUP, link_name, mac_address};
@@ -79,3 +80,4 @@ pub use run::{RunError, RunOptions, notices, run, run_with};
 pub use sandbox::SandboxError;
 pub use settings::{Settings, SettingsError, fetch_settings};
 pub use sysctl::SysctlError;
+pub use uplink::{Uplink, uplinks};

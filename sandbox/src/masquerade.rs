@@ -14,7 +14,7 @@ const NAME: &str = "fairway";
 /// Whose source is translated, and when not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Masquerade {
-    /// The ranges of this node's pods.
+    /// The ranges of this node's pods; none where the packet engine translates them.
     pub pods: Vec<IpNet>,
     /// Where pods go with their own address, beside the ranges above: the pods of other nodes, the nodes
     /// (this one's addresses too), configured ranges.
@@ -56,14 +56,16 @@ impl Masquerade {
                 [Side::Destination, Side::Source].map(|side| rule(side, range, Verdict::Untracked))
             })
             .collect();
-        Table {
-            name: NAME,
-            chains: vec![
-                Chain { name: "prerouting", hook: Hook::RawPrerouting, rules: untracked.clone() },
-                Chain { name: "output", hook: Hook::RawOutput, rules: untracked },
-                Chain { name: "postrouting", hook: Hook::SourceNat, rules: stays.chain(leaves).collect() },
-            ],
+        let mut chains = vec![
+            Chain { name: "prerouting", hook: Hook::RawPrerouting, rules: untracked.clone() },
+            Chain { name: "output", hook: Hook::RawOutput, rules: untracked },
+        ];
+        // A chain of this kind makes the kernel track connections, even without a rule in it.
+        if !self.pods.is_empty() {
+            let rules = stays.chain(leaves).collect();
+            chains.push(Chain { name: "postrouting", hook: Hook::SourceNat, rules });
         }
+        Table { name: NAME, chains }
     }
 }
 

@@ -35,6 +35,7 @@ fn measure(cgroup: PathBuf, bpf_dir: PathBuf) -> Result<()> {
         sizes: Sizes::default(),
         layout: proxy::LAYOUT,
         end_tcp: false,
+        packets: false,
     };
     let mut proxy = Proxy::open(config)?;
     let mut cluster = cluster();

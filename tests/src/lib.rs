@@ -4,6 +4,7 @@
 //! it; everything goes with it when it is dropped. It may not know any crate of the workspace, so that it
 //! builds before set-up; what it knows of Fairway is its command line and its admin socket.
 
+mod client;
 mod daemon;
 mod image;
 mod machine;
@@ -15,6 +16,7 @@ mod process;
 mod servers;
 mod until;
 
+pub use client::{CLIENT4, CLIENT6, Client};
 pub use daemon::Daemon;
 pub use image::{Image, ImageFile};
 pub use machine::{bound_concurrency, cgroup_root, program, root_or_skip};

@@ -150,7 +150,11 @@ impl Drop for Network {
     }
 }
 
-fn add_address(namespace: &str, link: &str, address: &str) -> Result<()> {
+/// Gives a link of a namespace an address that can be used at once.
+///
+/// # Errors
+/// What `ip` said.
+pub(crate) fn add_address(namespace: &str, link: &str, address: &str) -> Result<()> {
     let mut words = vec!["-n", namespace, "address", "add", address, "dev", link];
     if address.contains(':') {
         // Duplicate address detection would cost two seconds.

@@ -363,6 +363,11 @@ impl Node {
         &self.network.node
     }
 
+    /// The name of the namespace of the router.
+    pub fn outside(&self) -> &str {
+        &self.network.outside
+    }
+
     /// Which node it is.
     pub fn site(&self) -> &'static Site {
         self.site

@@ -13,6 +13,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use proxy::Surroundings;
 use sandbox::{Changes, NodeRoutes, Repair, RouteOptions, RoutedNode};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -20,7 +21,7 @@ use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
 use super::cni::Cni;
-use super::{Settled, masquerade};
+use super::{Settled, masquerade, surroundings};
 use crate::cli::NodeRouteMode;
 use crate::step::Progress;
 
@@ -56,6 +57,8 @@ pub(crate) struct Keeper {
     /// As last brought to the kernel: whatever differs from it then is a repair.
     routes: Option<NodeRoutes>,
     masqueraded: Option<sandbox::Masquerade>,
+    /// What the packet engine was told last.
+    surroundings: watch::Sender<Option<Surroundings>>,
     /// What stands in the way, as it was logged.
     problems: Vec<String>,
 }
@@ -85,6 +88,7 @@ impl Keeper {
             repair: Repair::default(),
             routes: None,
             masqueraded: None,
+            surroundings: watch::Sender::new(None),
             problems: Vec::new(),
         })
     }
@@ -95,6 +99,29 @@ impl Keeper {
     /// One sentence.
     pub(crate) fn open(&self, snapshot: &Snapshot) -> Result<()> {
         super::open(&self.settled, snapshot)
+    }
+
+    /// What the packet engine is to be told, whenever it changes: None where it is off.
+    pub(crate) fn surroundings(&self) -> watch::Receiver<Option<Surroundings>> {
+        self.surroundings.subscribe()
+    }
+
+    /// Tells the packet engine where it is.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub(crate) fn tell_surroundings(&self, snapshot: &Snapshot) -> Result<()> {
+        if !surroundings::is_on(&self.settled) {
+            return Ok(());
+        }
+        let pod_cidrs = self.settled.facts.pod_cidrs(snapshot).value;
+        let now = surroundings::surroundings(&self.settled, snapshot, &pod_cidrs)?;
+        self.surroundings.send_if_modified(|told| {
+            let changed = told.as_ref() != Some(&now);
+            *told = Some(now);
+            changed
+        });
+        Ok(())
     }
 
     /// Keeps the network until `cancel`.
@@ -143,6 +170,7 @@ impl Keeper {
             self.keep_node_routes(snapshot, &pod_cidrs),
             self.keep_pods(),
             self.keep_cni(&pod_cidrs),
+            self.tell_surroundings(snapshot),
         ];
         let unreached = self.routes.iter().flat_map(|routes| &routes.problems).cloned();
         let failed = steps.into_iter().filter_map(Result::err).map(|error| format!("{error:#}"));

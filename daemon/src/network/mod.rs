@@ -4,6 +4,7 @@
 
 mod cni;
 mod keeper;
+mod surroundings;
 
 use std::io;
 use std::net::IpAddr;
@@ -88,6 +89,16 @@ fn open(settled: &Settled, snapshot: &Snapshot) -> Result<()> {
 /// Which packets of pods get the node's address, where nftables does it: those to anything but pods, nodes and the
 /// ranges of the options.
 fn masquerade(settled: &Settled, snapshot: &Snapshot, pod_cidrs: &[IpNet]) -> Masquerade {
+    Masquerade {
+        // The packet engine does it where it runs.
+        pods: if surroundings::is_on(settled) { Vec::new() } else { pod_cidrs.to_vec() },
+        direct: direct(settled, snapshot),
+        dns: settled.dns.clone(),
+    }
+}
+
+/// What pods reach with their own addresses: nodes, their pods, and the ranges of the options.
+fn direct(settled: &Settled, snapshot: &Snapshot) -> Vec<IpNet> {
     let own = settled.facts.node_ips.value.iter().map(|ip| IpNet::from(*ip));
     let nodes = snapshot.nodes.values().flat_map(|node| {
         let addresses = node.addresses.iter().map(|ip| IpNet::from(*ip));
@@ -95,12 +106,8 @@ fn masquerade(settled: &Settled, snapshot: &Snapshot, pod_cidrs: &[IpNet]) -> Ma
     });
     let direct: Vec<IpNet> =
         own.chain(nodes).chain(settled.args.node.no_masquerade.iter().copied()).collect();
-    Masquerade {
-        pods: pod_cidrs.to_vec(),
-        // Of thousands of nodes with neighbouring ranges a few remain.
-        direct: IpNet::aggregate(&direct),
-        dns: settled.dns.clone(),
-    }
+    // Of thousands of nodes with neighbouring ranges a few remain.
+    IpNet::aggregate(&direct)
 }
 
 impl Settled {

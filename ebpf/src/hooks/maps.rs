@@ -2,13 +2,22 @@
 //! with the sizes of its configuration, and hands them to the programs by their pins.
 
 use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use ebpf::address::Address;
 use ebpf::affinity::AffinityKey;
 use ebpf::backend::Backend;
 use ebpf::block::Line;
 use ebpf::choice::ChoiceKey;
 use ebpf::frontend::FrontendKey;
-use ebpf::maps::{HOSTPORTS_ENTRIES, PODS_ENTRIES, REVERSE_ENTRIES};
+use ebpf::maps::{
+    FLOWS_ENTRIES, FRAGMENTS_ENTRIES, FRESH_ENTRIES, HOSTPORTS_ENTRIES, PODS_ENTRIES, RANGES_ENTRIES,
+    REVERSE_ENTRIES, SOURCES_ENTRIES, UPLINKS_ENTRIES,
+};
+use ebpf::packet::flow::{Flow, FlowKey};
+use ebpf::packet::fragment::FragmentKey;
+use ebpf::packet::run::Run;
+use ebpf::packet::uplink::Uplink;
 use ebpf::pod::PodAddresses;
 use ebpf::reverse::{Dialled, Record, ReverseKey};
 use ebpf::stats;
@@ -44,6 +53,27 @@ pub(super) static CLOSED: Array<u64> = Array::pinned(1, MMAPABLE);
 pub(super) static REFUSED: Array<u64> = Array::pinned(1, MMAPABLE);
 #[map(name = "reverse")]
 pub(super) static REVERSE: HashMap<u64, Record> = HashMap::pinned(REVERSE_ENTRIES, NO_PREALLOC);
+#[map(name = "flows")]
+pub(super) static FLOWS: HashMap<FlowKey, Flow> = HashMap::pinned(FLOWS_ENTRIES, NO_PREALLOC);
+#[map(name = "fresh")]
+pub(super) static FRESH: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(FRESH_ENTRIES, 0);
+#[map(name = "fragments")]
+pub(super) static FRAGMENTS: LruHashMap<FragmentKey, u64> = LruHashMap::pinned(FRAGMENTS_ENTRIES, 0);
+#[map(name = "uplinks")]
+pub(super) static UPLINKS: HashMap<u32, Uplink> = HashMap::pinned(UPLINKS_ENTRIES, 0);
+#[map(name = "ranges")]
+pub(super) static RANGES: LpmTrie<Address, u32> = LpmTrie::pinned(RANGES_ENTRIES, 0);
+#[map(name = "sources")]
+pub(super) static SOURCES: LpmTrie<Client, u32> = LpmTrie::pinned(SOURCES_ENTRIES, 0);
+#[map(name = "runs")]
+pub(super) static RUNS: PerCpuArray<Run> = PerCpuArray::with_max_entries(1, 0);
+
+/// Whoever wants to use a guarded frontend: the key of `sources` behind the length of the prefix.
+#[repr(C, packed)]
+pub(super) struct Client {
+    pub(super) service: u32,
+    pub(super) address: Address,
+}
 
 /// The cookie of the node's own network namespace, put in by the loader.
 #[unsafe(no_mangle)]

@@ -97,6 +97,7 @@ impl Node {
             sizes: SMALL,
             layout: proxy::LAYOUT,
             end_tcp: false,
+            packets: false,
         }
     }
 

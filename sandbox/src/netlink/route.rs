@@ -83,22 +83,37 @@ impl Netlink {
 
     /// The source address that the namespace would use towards `destination`, None without a route.
     pub fn source_towards(&mut self, destination: IpAddr) -> Result<Option<IpAddr>, NetlinkError> {
+        let route = self.route_towards(destination)?;
+        Ok(route.iter().find_map(|attribute| match attribute {
+            RouteAttribute::PrefSource(source) => to_ip(source),
+            _ => None,
+        }))
+    }
+
+    /// The link by which the node reaches a destination.
+    pub fn link_towards(&mut self, destination: IpAddr) -> Result<Option<u32>, NetlinkError> {
+        let route = self.route_towards(destination)?;
+        Ok(route.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(link) => Some(*link),
+            _ => None,
+        }))
+    }
+
+    /// What the kernel says of its route to a destination; nothing where there is none.
+    fn route_towards(&mut self, destination: IpAddr) -> Result<Vec<RouteAttribute>, NetlinkError> {
         let mut message = RouteMessage::default();
         message.header.address_family = family(destination);
         message.header.destination_prefix_length = full_length(destination);
         message.attributes = vec![RouteAttribute::Destination(RouteAddress::from(destination))];
         let answer = match self.one(RouteNetlinkMessage::GetRoute(message)) {
             Ok(RouteNetlinkMessage::NewRoute(answer)) => answer,
-            Ok(_) => return Ok(None),
-            Err(error) if error.raw_os_error() == Some(libc::ENETUNREACH) => return Ok(None),
+            Ok(_) => return Ok(Vec::new()),
+            Err(error) if error.raw_os_error() == Some(libc::ENETUNREACH) => return Ok(Vec::new()),
             Err(error) => {
                 return Err(NetlinkError::new(format!("looking for a route to {destination}"), error));
             }
         };
-        Ok(answer.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::PrefSource(source) => to_ip(source),
-            _ => None,
-        }))
+        Ok(answer.attributes)
     }
 }
 

@@ -10,6 +10,7 @@ mod health;
 mod leaving;
 mod names;
 mod nodes;
+mod outside;
 mod restart;
 mod services;
 mod sockets;

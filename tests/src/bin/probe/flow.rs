@@ -2,7 +2,7 @@
 //! with a disconnect between.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -15,8 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// `probe keep`: prints the peer once connected, then one line for every exchange.
 pub(crate) fn keep(arguments: &Keep) -> Result<()> {
     let mut exchange: Box<dyn FnMut() -> io::Result<String>> = if arguments.udp {
-        let any = if arguments.target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = UdpSocket::bind(any)?;
+        let socket = shared(arguments)?;
         socket.connect(arguments.target).context("cannot connect")?;
         socket.set_read_timeout(Some(TIMEOUT))?;
         print(&json!({ "peer": socket.peer_addr()?.to_string() }));
@@ -32,6 +31,16 @@ pub(crate) fn keep(arguments: &Keep) -> Result<()> {
         print(&outcome(exchange()));
     }
     Ok(())
+}
+
+/// A UDP socket that shares its port.
+fn shared(arguments: &Keep) -> Result<UdpSocket> {
+    let any: IpAddr = if arguments.target.is_ipv4() { "0.0.0.0" } else { "::" }.parse()?;
+    let domain = socket2::Domain::for_address(arguments.target);
+    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&SocketAddr::new(any, arguments.local_port).into()).context("cannot bind")?;
+    Ok(socket.into())
 }
 
 /// `probe reconnect`: what getpeername says of one socket that goes from a service to a pod.

@@ -123,6 +123,9 @@ struct Keep {
     /// A connected UDP socket instead of a TCP connection.
     #[arg(long)]
     udp: bool,
+    /// Source port of the UDP socket, shared with others.
+    #[arg(long, default_value_t = 0)]
+    local_port: u16,
 }
 
 #[derive(Args)]

@@ -1,0 +1,201 @@
+//! The programs at the uplinks: a packet as the library asks for it, through the helpers, which keep the sums
+//! of cards and the copies of packets right. Every return is "next" or "drop", never "accept": programs of
+//! others run too. Loaded and attached by the `proxy` crate.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{
+    BPF_ANY, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, BPF_NOEXIST,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_load_bytes,
+    bpf_skb_store_bytes,
+};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::programs::TcContext;
+use ebpf::address::Address;
+use ebpf::affinity::{AffinityKey, AffinityWord};
+use ebpf::backend::Backend;
+use ebpf::block::{Line, ServiceWord};
+use ebpf::frontend::{FrontendKey, FrontendWord};
+use ebpf::hostport::HostPortWord;
+use ebpf::kernel::Maps;
+use ebpf::packet::engine::{self, Action};
+use ebpf::packet::flow::{Flow, FlowKey};
+use ebpf::packet::fragment::{FragmentKey, FragmentWord};
+use ebpf::packet::hook::{Buffer, Hook, Table};
+use ebpf::packet::run::Run;
+use ebpf::packet::uplink::Uplink;
+use ebpf::pod::PodAddresses;
+use ebpf::stats::Reason;
+
+use super::answers::count_up;
+use super::maps;
+
+/// TCX_NEXT, which is TC_ACT_UNSPEC: the next program, or else the stack.
+const NEXT: i32 = -1;
+/// TC_ACT_SHOT.
+const DROP: i32 = 2;
+
+/// A packet comes in from an uplink.
+#[classifier]
+fn packet_arrive(ctx: TcContext) -> i32 {
+    let packet = Packet(ctx);
+    match (packet.uplink(), Packet::run()) {
+        (Some(uplink), Some(run)) => verdict(engine::arrive(&packet, uplink, run)),
+        _ => NEXT,
+    }
+}
+
+/// A packet goes out by an uplink.
+#[classifier]
+fn packet_leave(ctx: TcContext) -> i32 {
+    let packet = Packet(ctx);
+    match (packet.uplink(), Packet::run()) {
+        (Some(uplink), Some(run)) => verdict(engine::leave(&packet, uplink, run)),
+        _ => NEXT,
+    }
+}
+
+#[inline(always)]
+fn verdict(action: Action) -> i32 {
+    match action {
+        Action::Pass => NEXT,
+        Action::Drop => DROP,
+    }
+}
+
+/// One run of a hook.
+struct Packet(TcContext);
+
+impl Packet {
+    #[inline(always)]
+    fn uplink(&self) -> Option<&Uplink> {
+        // SAFETY: the kernel hands a valid context to the hook.
+        let index = unsafe { (*self.0.skb.skb).ifindex };
+        // SAFETY: a torn read while the daemon changes a link's address spoils one packet.
+        unsafe { maps::UPLINKS.get(index) }
+    }
+}
+
+impl Packet {
+    /// The work space of this CPU, which no other run uses meanwhile: hooks at links do not interrupt each other.
+    #[inline(always)]
+    fn run() -> Option<&'static mut Run> {
+        let run = maps::RUNS.get_ptr_mut(0)?;
+        // SAFETY: the lookup gave this CPU's element; it holds zeros or an earlier run, which are valid.
+        unsafe { run.as_mut() }
+    }
+}
+
+answer_maps!(Packet);
+
+impl Buffer for Packet {
+    #[inline(always)]
+    fn size(&self) -> u32 {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        let mut words = MaybeUninit::<[u32; N]>::uninit();
+        let target = words.as_mut_ptr().cast();
+        // SAFETY: the helper checks the offset, and writes as many bytes as the array has.
+        let result = unsafe { bpf_skb_load_bytes(self.0.as_ptr(), offset, target, N as u32 * 4) };
+        // SAFETY: the helper has filled it.
+        if result == 0 { Some(unsafe { words.assume_init() }) } else { None }
+    }
+
+    #[inline(always)]
+    fn store<const N: usize>(&self, offset: u32, words: &[u32; N], counted: bool) {
+        let flags = if counted { BPF_F_RECOMPUTE_CSUM as u64 } else { 0 };
+        let (skb, source) = (self.0.skb.skb, words.as_ptr().cast());
+        // It can only fail beyond the end, where the headers were read before.
+        // SAFETY: the helper checks the offset, and reads as many bytes as the array has.
+        let _ = unsafe { bpf_skb_store_bytes(skb, offset, source, N as u32 * 4, flags) };
+    }
+
+    #[inline(always)]
+    fn fix_header(&self, offset: u32, difference: u32) {
+        // SAFETY: the helper checks the offset.
+        let _ = unsafe { bpf_l3_csum_replace(self.0.skb.skb, offset, 0, difference as u64, 0) };
+    }
+
+    #[inline(always)]
+    fn fix(&self, offset: u32, difference: u32, pseudo: bool, optional: bool) {
+        let flags = if pseudo { BPF_F_PSEUDO_HDR as u64 } else { 0 }
+            | if optional { BPF_F_MARK_MANGLED_0 as u64 } else { 0 };
+        // SAFETY: the helper checks the offset.
+        let _ = unsafe { bpf_l4_csum_replace(self.0.skb.skb, offset, 0, difference as u64, flags) };
+    }
+}
+
+impl Hook for Packet {
+    #[inline(always)]
+    fn touch(&self, table: Table, key: &FlowKey, seconds: u32, flags: u32) -> Option<Flow> {
+        let element = match table {
+            Table::Known => maps::FLOWS.get_ptr_mut(key)?,
+            Table::Fresh => maps::FRESH.get_ptr_mut(key)?,
+        };
+        // SAFETY: the lookup gave a valid element.
+        let flow = unsafe { Flow::read(element) };
+        if !flow.is_of(key) {
+            return None;
+        }
+        if seconds > flow.seen {
+            // SAFETY: the lookup gave a valid element; were it another flow's by now, that would live longer.
+            unsafe { (&raw mut (*element).seen).write_volatile(seconds) };
+        }
+        if flags & !flow.state != 0 {
+            // SAFETY: as above; were it another flow's by now, that would be swept sooner once it is idle.
+            unsafe { (&raw mut (*element).state).write_volatile(flow.state | flags) };
+        }
+        Some(flow)
+    }
+
+    #[inline(always)]
+    fn insert(&self, table: Table, key: &FlowKey, flow: &Flow) -> bool {
+        let result = match table {
+            Table::Known => maps::FLOWS.insert(key, flow, BPF_NOEXIST as u64),
+            Table::Fresh => maps::FRESH.insert(key, flow, BPF_NOEXIST as u64),
+        };
+        result.is_ok()
+    }
+
+    #[inline(always)]
+    fn remove(&self, table: Table, key: &FlowKey) {
+        // It may be gone already.
+        let _ = match table {
+            Table::Known => maps::FLOWS.remove(key),
+            Table::Fresh => maps::FRESH.remove(key),
+        };
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentWord> {
+        let word = maps::FRAGMENTS.get_ptr(key)?;
+        // SAFETY: the lookup gave a valid element; one load.
+        Some(FragmentWord(unsafe { word.read_volatile() }))
+    }
+
+    #[inline(always)]
+    fn set_fragment(&self, key: &FragmentKey, word: FragmentWord) {
+        // A full LRU makes room.
+        let _ = maps::FRAGMENTS.insert(key, word.0, BPF_ANY as u64);
+    }
+
+    #[inline(always)]
+    fn range(&self, address: &Address) -> u32 {
+        match maps::RANGES.get(Key::new(128, *address)) {
+            Some(flags) => *flags,
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn may_use(&self, service: u32, client: &Address) -> bool {
+        maps::SOURCES.get(Key::new(160, maps::Client { service, address: *client })).is_some()
+    }
+}

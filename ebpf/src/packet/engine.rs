@@ -1,0 +1,99 @@
+//! What a hook does with a packet, from its first byte to the verdict. The table of flows is asked before the
+//! frontends, so that an answer is never taken for a request.
+
+use crate::packet::create::{self, New};
+use crate::packet::error;
+use crate::packet::flow::Flow;
+use crate::packet::fragment::FragmentWord;
+use crate::packet::headers::{self, Headers, Kind};
+use crate::packet::hook::Hook;
+use crate::packet::known;
+use crate::packet::rewrite::rewrite;
+use crate::packet::run::Run;
+use crate::packet::uplink::Uplink;
+use crate::stats::Reason;
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It goes on.
+    Pass = 0,
+    /// It is dropped.
+    Drop = 1,
+}
+
+/// A packet comes in from an uplink.
+#[inline(always)]
+pub fn arrive<H: Hook>(hook: &H, uplink: &Uplink, run: &mut Run) -> Action {
+    act::<H, false>(hook, uplink, run)
+}
+
+/// A packet goes out by an uplink.
+#[inline(always)]
+pub fn leave<H: Hook>(hook: &H, uplink: &Uplink, run: &mut Run) -> Action {
+    act::<H, true>(hook, uplink, run)
+}
+
+/// The direction is a constant of the program, so that neither carries the code of the other.
+#[inline(always)]
+fn act<H: Hook, const LEAVES: bool>(hook: &H, uplink: &Uplink, run: &mut Run) -> Action {
+    if !headers::read(hook, uplink.header, LEAVES, &mut run.headers) {
+        return Action::Pass;
+    }
+    match run.headers.kind {
+        Kind::Whole => {}
+        Kind::Later => {
+            if !find_ports(hook, &mut run.headers) {
+                hook.count(Reason::FragmentUnknown);
+                return Action::Pass;
+            }
+        }
+        Kind::Error => {
+            return if error::translate::<H, LEAVES>(hook, &run.headers) {
+                Action::Pass
+            } else {
+                Action::Drop
+            };
+        }
+        Kind::Other => return Action::Pass,
+    }
+    if run.headers.is_fragment && run.headers.has_transport() {
+        let key = run.headers.fragment();
+        hook.set_fragment(&key, FragmentWord::new(&key, run.headers.key.ports));
+    }
+    translate::<H, LEAVES>(hook, uplink, run)
+}
+
+#[inline(always)]
+fn translate<H: Hook, const LEAVES: bool>(hook: &H, uplink: &Uplink, run: &mut Run) -> Action {
+    #[expect(clippy::cast_possible_truncation, reason = "seconds since boot fit 32 bits for 136 years")]
+    let now = (hook.now_ns() / 1_000_000_000) as u32;
+    if !known::find::<H, LEAVES>(hook, run, now) {
+        if !run.headers.has_transport() {
+            return Action::Pass;
+        }
+        run.flow = Flow::new(&run.headers.key, run.headers.key.source, run.headers.key.ports, now);
+        let new =
+            if LEAVES { create::leaving(hook, uplink, run) } else { create::arriving(hook, uplink, run) };
+        if new == New::LEAVE {
+            return Action::Pass;
+        }
+        if new == New::DROP {
+            return Action::Drop;
+        }
+    }
+    if !run.flow.has(Flow::UNTOUCHED) {
+        rewrite::<H, LEAVES>(hook, &run.headers, &run.flow);
+    }
+    Action::Pass
+}
+
+/// The ports of a later fragment.
+#[inline(always)]
+fn find_ports<H: Hook>(hook: &H, headers: &mut Headers) -> bool {
+    let key = headers.fragment();
+    let Some(word) = hook.fragment(&key) else { return false };
+    let Some(ports) = word.ports(&key) else { return false };
+    headers.key.ports = ports;
+    true
+}

@@ -1,0 +1,50 @@
+//! What the packet path asks of a hook: the bytes of the packet, and the maps of flows. The programs answer it
+//! with helpers; the host tests with a packet in memory and maps of the standard library.
+
+use crate::address::Address;
+use crate::kernel::Maps;
+use crate::packet::flow::{Flow, FlowKey};
+use crate::packet::fragment::{FragmentKey, FragmentWord};
+
+/// A packet, by offsets from its first byte. Words are as they lie in memory.
+pub trait Buffer {
+    /// How many bytes it has.
+    fn size(&self) -> u32;
+    /// Reads words; None beyond the end.
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u32; N]>;
+    /// Writes words. `counted` if no checksum in the packet makes up for it, so that a sum which the card has
+    /// made over the packet must be told.
+    fn store<const N: usize>(&self, offset: u32, words: &[u32; N], counted: bool);
+    /// Brings the checksum of an IPv4 header up to date.
+    fn fix_header(&self, offset: u32, difference: u32);
+    /// Brings the checksum of a transport header up to date. `pseudo` if what changed is in the
+    /// pseudo-header, which a card does not sum; `optional` if a checksum of zero means none.
+    fn fix(&self, offset: u32, difference: u32, pseudo: bool, optional: bool);
+}
+
+/// Which map of flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// `flows`.
+    Known,
+    /// `fresh`.
+    Fresh,
+}
+
+/// A hook at an uplink.
+pub trait Hook: Maps + Buffer {
+    /// Finds an entry, and notes that a packet of it was seen at `seconds` with these flags.
+    fn touch(&self, table: Table, key: &FlowKey, seconds: u32, flags: u32) -> Option<Flow>;
+    /// Adds an entry; false if there is one, or no room.
+    fn insert(&self, table: Table, key: &FlowKey, flow: &Flow) -> bool;
+    /// Removes an entry.
+    fn remove(&self, table: Table, key: &FlowKey);
+    /// Map `fragments`.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentWord>;
+    /// Stores into `fragments`.
+    fn set_fragment(&self, key: &FragmentKey, word: FragmentWord);
+    /// What an address is: flags of [`crate::packet::uplink::range`].
+    fn range(&self, address: &Address) -> u32;
+    /// Whether `sources` lets the client use the service.
+    fn may_use(&self, service: u32, client: &Address) -> bool;
+}

@@ -1,0 +1,104 @@
+//! Flows that are known: finding the one of a packet, keeping it where a flood does not drive it out, and
+//! forgetting it when it begins anew.
+
+use crate::frontend::TCP;
+use crate::packet::flow::Flow;
+use crate::packet::headers::{Headers, tcp};
+use crate::packet::hook::{Hook, Table};
+use crate::packet::run::Run;
+use crate::stats::Reason;
+
+/// Finds the flow of a packet, and puts it into the run.
+#[inline(never)]
+pub(crate) fn find<H: Hook, const LEAVES: bool>(hook: &H, run: &mut Run, now: u32) -> bool {
+    let ends = ends(&run.headers);
+    if let Some(flow) = hook.touch(Table::Known, &run.headers.key, now, ends) {
+        run.flow = flow;
+        if !is_over::<H, LEAVES>(hook, run) {
+            return true;
+        }
+        forget(hook, Table::Known, run);
+        return false;
+    }
+    let Some(flow) = hook.touch(Table::Fresh, &run.headers.key, now, ends) else { return false };
+    run.flow = flow;
+    if is_over::<H, LEAVES>(hook, run) {
+        forget(hook, Table::Fresh, run);
+        return false;
+    }
+    if is_confirmed_by(&run.headers, &run.flow) {
+        confirm(hook, run);
+    }
+    true
+}
+
+/// What the flags of TCP say about the end of a flow.
+#[inline(always)]
+const fn ends(headers: &Headers) -> u32 {
+    if headers.key.protocol() != TCP {
+        return 0;
+    }
+    let finished = if headers.flags & tcp::FIN != 0 { Flow::FINISHED } else { 0 };
+    finished | if headers.flags & tcp::RST != 0 { Flow::RESET } else { 0 }
+}
+
+/// Whether the packet begins a flow anew: a connection after one that ended, or one whose backend serves no
+/// more (R9); for UDP, which has no beginning, each packet is asked.
+#[inline(always)]
+fn is_over<H: Hook, const LEAVES: bool>(hook: &H, run: &Run) -> bool {
+    let (headers, flow) = (&run.headers, &run.flow);
+    let begins = headers.key.protocol() != TCP || headers.is_syn();
+    if !begins || flow.has(Flow::ANSWER | Flow::UNTOUCHED) || !headers.has_transport() {
+        return false;
+    }
+    if flow.has(Flow::FINISHED | Flow::RESET) {
+        return true;
+    }
+    if LEAVES || flow.backend == Flow::HOST_PORT {
+        return false;
+    }
+    if flow.backend == Flow::NOBODY {
+        return true;
+    }
+    match hook.backend(flow.backend) {
+        Some(backend) => backend.service() != flow.service || backend.windows() == 0,
+        None => true,
+    }
+}
+
+#[inline(always)]
+fn forget<H: Hook>(hook: &H, table: Table, run: &mut Run) {
+    (run.other_key, run.other) = run.flow.other(&run.headers.key);
+    hook.remove(table, &run.other_key);
+    hook.remove(table, &run.headers.key);
+}
+
+/// Whether both ends have spoken: a client that answers the backend's greeting, or an answer to a datagram.
+#[inline(always)]
+const fn is_confirmed_by(headers: &Headers, flow: &Flow) -> bool {
+    if flow.has(Flow::UNTOUCHED) {
+        return false;
+    }
+    if headers.key.protocol() == TCP {
+        return !flow.has(Flow::ANSWER) && headers.flags & (tcp::SYN | tcp::RST) == 0;
+    }
+    flow.has(Flow::ANSWER)
+}
+
+/// Moves both entries of a flow to where no flood drives them out. Without room they stay where they are.
+#[inline(always)]
+fn confirm<H: Hook>(hook: &H, run: &mut Run) {
+    run.flow.state |= Flow::CONFIRMED;
+    (run.other_key, run.other) = run.flow.other(&run.headers.key);
+    if !hook.insert(Table::Known, &run.headers.key, &run.flow) {
+        hook.count(Reason::FlowsFull);
+        return;
+    }
+    if !hook.insert(Table::Known, &run.other_key, &run.other) {
+        hook.remove(Table::Known, &run.headers.key);
+        hook.count(Reason::FlowsFull);
+        return;
+    }
+    hook.remove(Table::Fresh, &run.headers.key);
+    hook.remove(Table::Fresh, &run.other_key);
+}

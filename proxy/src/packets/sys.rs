@@ -1,0 +1,113 @@
+//! System calls of the packet engine that aya has no words for: links of tcx by the index of the interface, and
+//! reading a map in batches. It never decides anything.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use crate::sys::{bpf, bpf_mut, owned, raw};
+
+const BPF_PROG_QUERY: libc::c_long = 16;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_LINK_CREATE: libc::c_long = 28;
+/// The loopback interface has this index in every namespace.
+const LOOPBACK: u32 = 1;
+
+/// For BPF_LINK_CREATE of tcx.
+#[repr(C)]
+struct LinkCreate {
+    program: u32,
+    interface: u32,
+    attach_type: u32,
+    flags: u32,
+    relative: u64,
+    revision: u64,
+}
+
+/// For BPF_PROG_QUERY.
+#[repr(C)]
+struct ProgQuery {
+    interface: u32,
+    attach_type: u32,
+    flags: u32,
+    attach_flags: u32,
+    ids: u64,
+    count: u32,
+    padding: u32,
+}
+
+/// For BPF_MAP_LOOKUP_BATCH.
+#[repr(C)]
+struct Batch {
+    from: u64,
+    next: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+/// Whether this kernel has tcx (6.6).
+pub(super) fn has_tcx(attach_type: u32) -> bool {
+    let mut attr = ProgQuery {
+        interface: LOOPBACK,
+        attach_type,
+        flags: 0,
+        attach_flags: 0,
+        ids: 0,
+        count: 0,
+        padding: 0,
+    };
+    bpf_mut(BPF_PROG_QUERY, &mut attr).is_ok()
+}
+
+/// Attaches a program behind those that are there.
+pub(super) fn attach(program: BorrowedFd<'_>, interface: u32, attach_type: u32) -> io::Result<OwnedFd> {
+    let attr =
+        LinkCreate { program: raw(program), interface, attach_type, flags: 0, relative: 0, revision: 0 };
+    bpf(BPF_LINK_CREATE, &attr).map(owned)
+}
+
+/// The index of the interface that a link of tcx is attached to; 0 if it is gone.
+pub(super) fn interface(link: BorrowedFd<'_>) -> io::Result<u32> {
+    // Where the information on a link of a cgroup has the id, this one has the index and the attach type.
+    let (place, _) = crate::sys::link_cgroup(link)?;
+    #[expect(clippy::cast_possible_truncation, reason = "the first word of the two")]
+    Ok(place as u32)
+}
+
+/// Reads every element of a hash, `keys.len()` at once, which must be more than the longest bucket.
+pub(super) fn for_each<K: Copy, V: Copy>(
+    map: BorrowedFd<'_>,
+    (keys, values): (&mut [K], &mut [V]),
+    mut each: impl FnMut(K, V),
+) -> io::Result<()> {
+    let mut place: Option<u32> = None;
+    loop {
+        let mut next = 0_u32;
+        #[expect(clippy::cast_possible_truncation, reason = "a few thousand")]
+        let mut attr = Batch {
+            from: place.as_ref().map_or(0, |place| std::ptr::from_ref(place) as u64),
+            next: (&raw mut next) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: keys.len().min(values.len()) as u32,
+            map: raw(map),
+            element_flags: 0,
+            flags: 0,
+        };
+        let ended = match bpf_mut(BPF_MAP_LOOKUP_BATCH, &mut attr) {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            Err(error) => return Err(error),
+        };
+        for index in 0..attr.count as usize {
+            each(keys[index], values[index]);
+        }
+        if ended {
+            return Ok(());
+        }
+        place = Some(next);
+    }
+}

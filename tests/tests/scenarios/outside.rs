@@ -1,0 +1,333 @@
+//! Clients outside of the cluster, across two nodes and a router: node ports, load-balancer addresses, policies.
+//!
+//! The packet engine of each node serves them; no rule of nftables translates anything.
+
+use anyhow::{Context, Result, ensure};
+use tests::{Answers, CLIENT4, CLIENT6, Client, Kind, Node, Options, Place, Pod, until};
+
+use crate::yaml::{service, slice_of};
+
+/// The node port of every service here.
+const NODE_PORT: u16 = 30080;
+
+fn options() -> Options {
+    let flags = ["--packets", "on", "--node-routes", "auto"].map(str::to_owned).to_vec();
+    Options { flags, ..Options::default() }
+}
+
+/// Two nodes that know of each other, and a client beyond the router.
+struct Cluster<'a> {
+    first: &'a mut Node,
+    second: Node,
+    client: Client,
+}
+
+impl Cluster<'_> {
+    /// Runs a test across the topology.
+    fn run(place: Place, test: impl FnOnce(&mut Cluster<'_>) -> Result<()>) {
+        Node::run(options(), |first| {
+            let mut second = first.create_other(place, options())?;
+            let client = Client::beyond(first)?;
+            let objects = crate::nodes::node_objects(&[first, &second]);
+            first.write("nodes.yaml", &objects)?;
+            second.write("nodes.yaml", &objects)?;
+            second.start_daemon()?;
+            let mut cluster = Cluster { first, second, client };
+            let done = test(&mut cluster);
+            done.map_err(|error| {
+                let log = cluster.second.daemon.as_ref().map(tests::Daemon::log_tail).unwrap_or_default();
+                error.context(format!("the second node's log ends:\n{log}"))
+            })
+        });
+    }
+
+    /// The same objects for both nodes.
+    fn write(&self, file: &str, text: &str) -> Result<()> {
+        self.first.write(file, text)?;
+        self.second.write(file, text)
+    }
+
+    /// Asks from outside until exactly these answer.
+    fn settled(&self, kind: Kind, target: &str, names: &[&str]) -> Result<Answers> {
+        until(&format!("{target} to be answered by {names:?}"), || {
+            let answers = self.client.ask(kind, target, &["--count", "20", "--timeout", "500"])?;
+            answers.only_from(names).map(|()| answers)
+        })
+    }
+}
+
+/// Endpoints of the service `web` on these nodes.
+fn endpoints(name: &str, family: &str, on: &[(&str, &str)]) -> String {
+    let written: Vec<String> = on
+        .iter()
+        .map(|(address, node)| format!("{{addresses: [\"{address}\"], nodeName: {node}}}"))
+        .collect();
+    slice_of(name, "web", PORTS, family, &written.join(", "))
+}
+
+const PORTS: &str = "{name: t, port: 8080}, {name: u, port: 8080, protocol: UDP}";
+
+fn web(more: &str) -> String {
+    let ports = format!(
+        "{{name: t, port: 80, nodePort: {NODE_PORT}}}, {{name: u, port: 80, nodePort: {NODE_PORT}, protocol: UDP}}"
+    );
+    let dual = "  clusterIPs: [10.96.1.1, \"fd00:96::1\"]\n  ipFamilies: [IPv4, IPv6]\n  ipFamilyPolicy: RequireDualStack\n";
+    service("web", "10.96.1.1", &ports, &format!("{dual}{more}"))
+}
+
+/// Backends with and without pods around them, on both nodes: `a` on node-a, `b` on node-b.
+fn serve(cluster: &mut Cluster<'_>) -> Result<()> {
+    let both = [(Kind::Tcp, 8080), (Kind::Udp, 8080)];
+    cluster.first.serve("a", &[A4, A6], &both)?;
+    cluster.second.serve("b", &[B4, B6], &both)?;
+    // What the nodes' own routes to each other's pods do for pods, for servers that are none.
+    let to_b = ["192.0.2.11", "2001:db8:2::11"];
+    for (address, via) in [B4, B6].iter().zip(to_b) {
+        cluster.first.command(&["ip", "route", "replace", address, "via", via])?.success()?;
+    }
+    for (address, via) in [A4, A6].iter().zip(["192.0.2.10", "2001:db8:2::10"]) {
+        cluster.second.command(&["ip", "route", "replace", address, "via", via])?.success()?;
+    }
+    Ok(())
+}
+
+const A4: &str = "198.18.0.1";
+const A6: &str = "fd00:18::1";
+const B4: &str = "198.18.0.2";
+const B6: &str = "fd00:18::2";
+
+/// Endpoints of both families: `a` on node-a, `b` on node-b.
+fn slices(on: &[&str]) -> String {
+    let of = |addresses: [(&'static str, &'static str); 2]| {
+        addresses.into_iter().filter(|(_, node)| on.contains(node)).collect::<Vec<_>>()
+    };
+    endpoints("web-4", "IPv4", &of([(A4, "node-a"), (B4, "node-b")]))
+        + &endpoints("web-6", "IPv6", &of([(A6, "node-a"), (B6, "node-b")]))
+}
+
+/// The address of the first node with the node port, in both families.
+fn node_ports() -> [String; 2] {
+    [format!("192.0.2.10:{NODE_PORT}"), format!("[2001:db8:2::10]:{NODE_PORT}")]
+}
+
+#[test]
+fn scenario_18_a_local_endpoint_that_ends_still_serves_clients_outside() {
+    Cluster::run(Place::Beside, |cluster| {
+        serve(cluster)?;
+        let ending = format!(
+            "{{addresses: [\"{A4}\"], nodeName: node-a, conditions: {{ready: false, serving: true, terminating: true}}}}, \
+             {{addresses: [\"{B4}\"], nodeName: node-b}}"
+        );
+        let policy = "  type: LoadBalancer\n  externalTrafficPolicy: Local\n  healthCheckNodePort: 30999\n";
+        cluster.write("web.yaml", &(web(policy) + &slice_of("web-4", "web", PORTS, "IPv4", &ending)))?;
+        let [target, _] = node_ports();
+        let answers = cluster.settled(Kind::Tcp, &target, &["a"])?;
+        ensure!(answers.seen_as.keys().eq([CLIENT4]), "seen as {:?}", answers.seen_as);
+        let health = cluster.client.command(&["curl", "-si", "http://192.0.2.10:30999/"])?.success()?.stdout;
+        ensure!(health.contains(" 503 ") && health.contains("\"localEndpoints\": 0"), "{health}");
+        Ok(())
+    });
+}
+
+#[test]
+fn scenario_19_without_a_local_endpoint_clients_outside_are_dropped() {
+    Cluster::run(Place::Beside, |cluster| {
+        serve(cluster)?;
+        let text = web("  type: NodePort\n  externalTrafficPolicy: Local\n");
+        cluster.write("web.yaml", &(text.clone() + &slices(&["node-a", "node-b"])))?;
+        let [target, target6] = node_ports();
+        cluster.settled(Kind::Tcp, &target, &["a"])?;
+        cluster.write("web.yaml", &(text + &slices(&["node-b"])))?;
+        for target in [&target, &target6] {
+            until("packets to be dropped", || {
+                let timeout = ["--timeout", "300"];
+                cluster.client.ask(Kind::Tcp, target, &timeout)?.only_error("TimedOut")?;
+                cluster.client.ask(Kind::Udp, target, &timeout)?.only_error("timeout")
+            })?;
+            cluster.first.ask(Kind::Tcp, target, &[])?.only_from(&["b"])?;
+        }
+        let dropped = cluster.first.daemon()?.metric("fairway_proxy_verdicts_total", "no_local_endpoint")?;
+        ensure!(dropped > 0.0, "the drops are counted");
+        Ok(())
+    });
+}
+
+#[test]
+fn scenario_20_policy_local_shows_the_server_the_client() {
+    Cluster::run(Place::Beside, |cluster| {
+        serve(cluster)?;
+        let text = web("  type: NodePort\n  externalTrafficPolicy: Local\n");
+        cluster.write("web.yaml", &(text + &slices(&["node-a", "node-b"])))?;
+        for (target, seen_as) in node_ports().iter().zip([CLIENT4, CLIENT6]) {
+            for kind in [Kind::Tcp, Kind::Udp] {
+                let answers = cluster.settled(kind, target, &["a"])?;
+                ensure!(answers.seen_as.keys().eq([seen_as]), "seen as {:?}", answers.seen_as);
+            }
+        }
+        Ok(())
+    });
+}
+
+/// A node port of the first node with its only endpoint, a pod, on the second.
+fn forwarded(place: Place) {
+    Cluster::run(place, |cluster| {
+        let pod = Pod::serve(&cluster.second, "t/b", &[], &[("t", Kind::Tcp, 8080), ("u", Kind::Udp, 8080)])?;
+        let [four, six] = [false, true].map(|six| pod.addresses.iter().find(|ip| ip.is_ipv6() == six));
+        let (four, six) = (four.context("IPv4")?.to_string(), six.context("IPv6")?.to_string());
+        let text = web("  type: NodePort\n")
+            + &endpoints("web-4", "IPv4", &[(&four, "node-b")])
+            + &endpoints("web-6", "IPv6", &[(&six, "node-b")]);
+        cluster.write("web.yaml", &text)?;
+        let behind = place == Place::Behind;
+        // Through a tunnel, an address of the tunnel's device: the node's own would come the wrong way.
+        let seen = if behind { ["10.244.1.0", "fd00:244:1::"] } else { ["192.0.2.10", "2001:db8:2::10"] };
+        for (target, seen_as) in node_ports().iter().zip(seen) {
+            for kind in [Kind::Tcp, Kind::Udp] {
+                let answers = cluster.settled(kind, target, &["b"])?;
+                ensure!(answers.seen_as.keys().eq([seen_as]), "seen as {:?}", answers.seen_as);
+                ensure!(answers.peers.keys().eq([target]), "answered by {:?}", answers.peers);
+            }
+            let large = ["--bytes", "60000", "--timeout", "3000"];
+            cluster.client.ask(Kind::Tcp, target, &large)?.only_from(&["b"])?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn scenario_21_a_node_port_leads_to_an_endpoint_on_another_node() {
+    forwarded(Place::Beside);
+}
+
+#[test]
+fn scenario_21_a_node_port_leads_through_a_tunnel() {
+    forwarded(Place::Behind);
+}
+
+#[test]
+fn scenario_22_internal_policy_local_is_for_the_cluster_ip_alone() {
+    Cluster::run(Place::Beside, |cluster| {
+        serve(cluster)?;
+        let text = web("  type: NodePort\n  internalTrafficPolicy: Local\n");
+        cluster.write("web.yaml", &(text + &slices(&["node-b"])))?;
+        let [target, _] = node_ports();
+        cluster.settled(Kind::Tcp, &target, &["b"])?;
+        let pod = Pod::client(cluster.first, "t/client")?;
+        pod.ask(cluster.first, Kind::Tcp, "10.96.1.1:80", &[])?.only_error("EHOSTUNREACH")?;
+        pod.ask(cluster.first, Kind::Tcp, &target, &[])?.only_from(&["b"]).map(drop)
+    });
+}
+
+/// A load-balancer service on [`BALANCER4`]; `mode` is its ipMode, `more` further lines of its spec.
+fn balanced(mode: &str, more: &str) -> String {
+    let status =
+        format!("status: {{loadBalancer: {{ingress: [{{ip: {BALANCER4}, ipMode: {mode}}}]}}}}\n---\n");
+    web(&format!("  type: LoadBalancer\n{more}")).replace("---\n", &status)
+}
+
+const BALANCER4: &str = "203.0.113.80";
+
+/// Awaits that nobody answers.
+fn silent(cluster: &Cluster<'_>, target: &str) -> Result<()> {
+    until(&format!("{target} to be nobody's"), || {
+        let answers = cluster.client.ask(Kind::Tcp, target, &["--timeout", "200"])?;
+        ensure!(answers.from.is_empty(), "{:?} answers", answers.from);
+        Ok(())
+    })
+}
+
+#[test]
+fn scenario_28_source_ranges_guard_the_load_balancer_alone() {
+    Cluster::run(Place::Beside, |cluster| {
+        serve(cluster)?;
+        cluster.client.route("203.0.113.80/32", cluster.first)?;
+        let (balancer, [node_port, _]) = (format!("{BALANCER4}:80"), node_ports());
+        let ranges = |ranges: &str| {
+            balanced("VIP", &format!("  loadBalancerSourceRanges: [{ranges}]\n")) + &slices(&["node-a"])
+        };
+        cluster.write("web.yaml", &ranges("\"10.0.0.0/8\""))?;
+        cluster.settled(Kind::Tcp, &node_port, &["a"])?;
+        silent(cluster, &balancer)?;
+        let dropped = cluster.first.daemon()?.metric("fairway_proxy_verdicts_total", "source_range")?;
+        ensure!(dropped > 0.0, "the drops are counted");
+        for open in ["\"10.0.0.0/8\", \" 198.51.100.0/24 \"", "\"0.0.0.0/0\""] {
+            cluster.write("web.yaml", &ranges(open))?;
+            cluster.settled(Kind::Tcp, &balancer, &["a"])?;
+            cluster.write("web.yaml", &ranges("\"10.0.0.0/8\""))?;
+            silent(cluster, &balancer)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn scenario_29_an_address_of_mode_proxy_is_not_captured() {
+    Cluster::run(Place::Beside, |cluster| {
+        serve(cluster)?;
+        cluster.client.route("203.0.113.80/32", cluster.first)?;
+        let target = format!("{BALANCER4}:80");
+        cluster.write("web.yaml", &(balanced("VIP", "") + &slices(&["node-a"])))?;
+        cluster.settled(Kind::Tcp, &target, &["a"])?;
+        cluster.write("web.yaml", &(balanced("Proxy", "") + &slices(&["node-a"])))?;
+        silent(cluster, &target)?;
+        cluster.settled(Kind::Tcp, &node_ports()[0], &["a"])?;
+        cluster.write("web.yaml", &(balanced("VIP", "") + &slices(&["node-a"])))?;
+        cluster.settled(Kind::Tcp, &target, &["a"]).map(drop)
+    });
+}
+
+#[test]
+fn scenario_30_a_service_changes_its_type() {
+    Cluster::run(Place::Beside, |cluster| {
+        serve(cluster)?;
+        for range in ["203.0.113.80/32", "10.96.0.0/16"] {
+            cluster.client.route(range, cluster.first)?;
+        }
+        let (inside, balancer) = ("10.96.1.1:80", format!("{BALANCER4}:80"));
+        let [node_port, _] = node_ports();
+        let cluster_ip = web("").replace(&format!(", nodePort: {NODE_PORT}"), "");
+        let external = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: t}\n\
+                        spec: {type: ExternalName, externalName: a.example.com}\n---\n"
+            .to_owned();
+        let steps = [
+            (cluster_ip.clone(), [true, false, false]),
+            (web("  type: NodePort\n"), [true, true, false]),
+            (balanced("VIP", ""), [true, true, true]),
+            (external, [false, false, false]),
+            (cluster_ip, [true, false, false]),
+        ];
+        for (text, answers) in steps {
+            cluster.write("web.yaml", &(text + &slices(&["node-a"])))?;
+            for (target, answers) in [inside, &node_port, &balancer].into_iter().zip(answers) {
+                if answers {
+                    cluster.settled(Kind::Tcp, target, &["a"])?;
+                } else {
+                    silent(cluster, target)?;
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn scenario_44_one_client_port_through_two_addresses_is_two_flows() {
+    Cluster::run(Place::Beside, |cluster| {
+        serve(cluster)?;
+        cluster.client.route("203.0.113.80/32", cluster.first)?;
+        let policy = "  externalTrafficPolicy: Local\n  healthCheckNodePort: 30999\n";
+        cluster.write("web.yaml", &(balanced("VIP", policy) + &slices(&["node-a"])))?;
+        let (balancer, [node_port, _]) = (format!("{BALANCER4}:80"), node_ports());
+        for target in [&balancer, &node_port] {
+            cluster.settled(Kind::Udp, target, &["a"])?;
+        }
+        let words = |target: &str| ["keep", "--udp", "--local-port", "40001", target].map(str::to_owned);
+        let flow = |target: &str| cluster.client.flow(&words(target).each_ref().map(String::as_str));
+        let (mut one, mut other) = (flow(&balancer)?, flow(&node_port)?);
+        for _ in 0..3 {
+            ensure!(one.exchange()? == Ok("a".to_owned()), "the flow through the load balancer's address");
+            ensure!(other.exchange()? == Ok("a".to_owned()), "the flow through the node port");
+        }
+        Ok(())
+    });
+}
