@@ -1,4 +1,5 @@
-//! Session affinity over real sockets: who the client is, and when it moves.
+//! Session affinity over real sockets: who the client is, and when it moves. What the decisions are is tested on the
+//! host, in `ebpf/tests/balance.rs`.
 
 mod support;
 

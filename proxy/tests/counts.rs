@@ -1,4 +1,5 @@
-//! What the kernel counts by the way: connections opened, closed and refused, and who is connected to what.
+//! What the kernel counts by the way: connections opened, closed and refused, and who is connected to what. As the
+//! daemon reads it, from the maps and from the kernel's own lists of sockets.
 
 mod support;
 

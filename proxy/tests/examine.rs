@@ -1,4 +1,5 @@
-//! The self-check: what somebody else takes away or changes is noticed, put right, and nobody else is harmed.
+//! The self-check: what somebody else takes away or changes is noticed, put right, and nobody else is harmed. The
+//! somebody else is played by `support/foreign.rs`.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! What outlives the process: a restart, an upgrade to another layout of the maps, a start that fails.
+//! What outlives the process: a restart, an upgrade to another layout of the maps, a start that fails. Another
+//! version is played by another number of the layout.
 
 mod support;
 

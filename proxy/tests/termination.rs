@@ -1,4 +1,5 @@
-//! Sockets whose endpoint is gone: who is ended, and who is left alone (R9). Real sockets of the node and of pods.
+//! Sockets whose endpoint is gone: who is ended, and who is left alone (R9). Real sockets of the node and of pods,
+//! which have a process to be found by.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! The services that most tests ask, and the socket addresses in which they speak of them.
+//! The services that most tests ask, and the socket addresses in which they speak of them. A test that needs
+//! another service makes its own.
 
 use std::net::SocketAddr;
 

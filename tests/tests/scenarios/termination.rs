@@ -1,4 +1,5 @@
-//! Connected UDP sockets whose endpoint goes: in a pod and on the node, ended by the daemon, and listed before.
+//! Connected UDP sockets whose endpoint goes: in a pod and on the node, listed, and ended by the daemon; and the
+//! daemon's self-check.
 
 use anyhow::{Context, Result, ensure};
 use tests::{Flow, Kind, Node, Options, Pod, until};
