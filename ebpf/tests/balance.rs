@@ -51,6 +51,8 @@ struct Socket {
 struct Seen {
     closed: Cell<Option<u32>>,
     refused: Cell<Option<u32>>,
+    /// Calls on maps.
+    touched: Cell<u32>,
     counted: Cell<Option<Reason>>,
 }
 
@@ -63,34 +65,45 @@ struct Clock {
 
 impl Maps for Fake {
     fn frontend(&self, key: &FrontendKey) -> Option<FrontendWord> {
+        self.touch();
         self.frontends.get(key).copied()
     }
     fn service(&self, id: u32) -> Option<ServiceWord> {
+        self.touch();
         self.services.get(&id).copied()
     }
     fn line(&self, index: u32) -> Option<&Line> {
+        self.touch();
         self.lines.get(&index)
     }
     fn backend(&self, id: u32) -> Option<&Backend> {
+        self.touch();
         self.backends.get(&id)
     }
-    fn opened(&self, _: u32) {}
+    fn opened(&self, _: u32) {
+        self.touch();
+    }
     fn refused(&self, service: u32) {
+        self.touch();
         self.seen.refused.set(Some(service));
     }
     fn count(&self, reason: Reason) {
         self.seen.counted.set(Some(reason));
     }
     fn affinity(&self, key: &AffinityKey) -> Option<AffinityWord> {
+        self.touch();
         self.affinity.borrow().get(key).copied()
     }
     fn set_affinity(&self, key: &AffinityKey, word: AffinityWord) {
+        self.touch();
         self.affinity.borrow_mut().insert(*key, word);
     }
     fn host_port(&self, _: &FrontendKey) -> Option<HostPortWord> {
+        self.touch();
         None
     }
     fn pod(&self, cookie: u64) -> Option<&PodAddresses> {
+        self.touch();
         self.pods.get(&cookie)
     }
     fn heartbeat_ns(&self) -> u64 {
@@ -106,33 +119,42 @@ impl Maps for Fake {
 
 impl Recorded for Fake {
     fn record(&self) -> Option<&Record> {
+        self.touch();
         self.socket.has_record.get().then(|| *self.socket.records.borrow().last().expect("it has one"))
     }
     fn remove_record(&self) {
+        self.touch();
         self.socket.has_record.set(false);
     }
     fn recorded_backend(&self, id: u32) -> Option<&Backend> {
+        self.touch();
         self.backends.get(&id)
     }
     fn closed(&self, id: u32) {
+        self.touch();
         self.seen.closed.set(Some(id));
     }
 }
 
 impl Kernel for Fake {
     fn choice(&self, key: &ChoiceKey) -> Option<ChoiceWord> {
+        self.touch();
         self.choice.borrow().get(key).copied()
     }
     fn set_choice(&self, key: &ChoiceKey, word: ChoiceWord) {
+        self.touch();
         self.choice.borrow_mut().insert(*key, word);
     }
     fn dialled(&self, key: &ReverseKey) -> Option<Dialled> {
+        self.touch();
         self.dialled.borrow().get(key).copied()
     }
     fn set_dialled(&self, key: &ReverseKey, dialled: &Dialled) {
+        self.touch();
         self.dialled.borrow_mut().insert(*key, *dialled);
     }
     fn add_record(&self, record: &Record) -> bool {
+        self.touch();
         let free = !self.socket.has_record.replace(true);
         if free {
             self.socket.records.borrow_mut().push(Box::leak(Box::new(*record)));
@@ -164,6 +186,17 @@ fn backend_address(id: u32) -> Address {
 }
 
 impl Fake {
+    fn touch(&self) {
+        self.seen.touched.set(self.seen.touched.get() + 1);
+    }
+
+    /// The calls on maps that `run` makes.
+    fn calls<T>(&self, run: impl FnOnce(&Self) -> T) -> u32 {
+        self.seen.touched.set(0);
+        run(self);
+        self.seen.touched.get()
+    }
+
     /// A service 3 with the backends 1..=slots in these windows, and one frontend with these flags.
     fn new(header: Header, frontend: FrontendKey, flags: u16) -> Self {
         let mut fake = Self {
@@ -378,4 +411,26 @@ fn scenario_14_a_second_frontend_takes_another_slot() {
         fake.backends.insert(10 + id, backend);
     }
     assert_eq!(send(&fake, &two), sent_to(2), "the first is the other frontend's");
+}
+
+/// What a connection and a datagram cost, by count: a figure that no busy machine blurs.
+#[test]
+fn the_calls_on_maps_of_a_connection_and_of_a_datagram_are_few() {
+    let (tcp, udp) = (key("10.96.0.5", 80, TCP), key("10.96.0.5", 80, UDP));
+    let fake = Fake::new(cluster(30), tcp, 0);
+    // Frontend, service, header, slot, backend, its counter, the record.
+    assert_eq!(fake.calls(|fake| connect(fake, &tcp)), 7);
+    assert_eq!(fake.calls(peer), 1);
+    // The record, its backend, the counter, and its removal.
+    assert_eq!(fake.calls(release), 4);
+    assert_eq!(fake.calls(release), 1, "a socket that went through no frontend");
+    // Not a frontend: neither the port nor the address, no earlier record.
+    assert_eq!(fake.calls(|fake| connect(fake, &udp)), 3);
+
+    let fake = Fake::new(cluster(30), udp, 0);
+    // As above without a record, but for: a choice before and after, is the backend taken, and the reply's entry.
+    assert_eq!(fake.calls(|fake| send(fake, &udp)), 12);
+    // Frontend, service, header, choice, its backend, the reply's entry; and that entry for the answer.
+    assert_eq!(fake.calls(|fake| send(fake, &udp)), 6);
+    assert_eq!(fake.calls(|fake| receive(fake, backend_address(1), Port::new(8080), false)), 1);
 }
