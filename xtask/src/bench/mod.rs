@@ -6,6 +6,8 @@
 mod control;
 mod dns;
 mod figure;
+mod hook_cost;
+mod kube_proxy;
 mod sockets;
 
 use std::path::PathBuf;
@@ -29,7 +31,7 @@ pub(crate) struct Arguments {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Name {
-    /// Connect, ask and close through a ClusterIP, beside the same to the endpoint itself.
+    /// Connections and datagrams through a ClusterIP, beside the endpoint itself and nftables.
     Sockets,
     /// From an Event in memory to the last store in the kernel's maps, with 10,000 services.
     Control,

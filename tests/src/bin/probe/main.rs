@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Answers with its own name, or asks and counts answers.
 #[derive(Parser)]
@@ -59,7 +59,7 @@ enum Command {
         /// Where to listen.
         listen: SocketAddr,
     },
-    /// Time short connections to a service and to its endpoint in turn.
+    /// Time exchanges with several targets in turn.
     Race(Race),
     /// Ask a DNS server for a name at a steady rate; print what was not answered, and over how long a time.
     Resolve(Resolve),
@@ -147,16 +147,28 @@ struct Resolve {
 
 #[derive(Args)]
 struct Race {
-    /// The service.
-    service: SocketAddr,
-    /// Its endpoint.
-    direct: SocketAddr,
+    /// What is timed.
+    exchange: Exchange,
+    /// The targets.
+    #[arg(required = true)]
+    targets: Vec<SocketAddr>,
     /// Rounds that are told.
     #[arg(long)]
     rounds: u32,
-    /// Connections of each kind a round.
+    /// Exchanges with each target a round.
     #[arg(long)]
     count: u32,
+}
+
+/// What a race is about.
+#[derive(Clone, Copy, ValueEnum)]
+enum Exchange {
+    /// A connection with one question.
+    Connect,
+    /// A question over a connection that is kept.
+    Kept,
+    /// A datagram of an unconnected socket and its answer.
+    Datagrams,
 }
 
 fn main() -> ExitCode {
