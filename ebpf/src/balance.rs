@@ -268,7 +268,11 @@ fn client<K: Kernel>(kernel: &K, ipv4: bool) -> Address {
     if cookie == kernel.node_netns() {
         return NODE_CLIENT;
     }
-    if let Some(pod) = kernel.pod(cookie) {
+    let known = match kernel.pod(cookie) {
+        Some(pod) => Some(pod),
+        None => kernel.found_pod(cookie),
+    };
+    if let Some(pod) = known {
         let address = if ipv4 { pod.ipv4 } else { pod.ipv6 };
         if !address.is_none() {
             return address;

@@ -71,6 +71,9 @@ pub trait Kernel: Maps + Recorded {
     /// Stores the socket's record; false if it has one, or if there is no room.
     fn add_record(&self, record: &Record) -> bool;
 
+    /// Map `found`, by namespace cookie.
+    fn found_pod(&self, cookie: u64) -> Option<&PodAddresses>;
+
     /// The cookie of the socket.
     fn socket_cookie(&self) -> u64;
     /// The cookie of the socket's network namespace.

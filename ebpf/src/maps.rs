@@ -49,6 +49,9 @@ pub const STATS: &str = "stats";
 /// ARRAY, mmapable, one element: the heartbeat of the daemon, CLOCK_MONOTONIC in nanoseconds.
 pub const NODE: &str = "node";
 
+/// HASH of the same form: pods of other runtimes, which the daemon finds by their addresses. [`PODS_ENTRIES`].
+pub const FOUND: &str = "found";
+
 /// `max_entries` of [`PODS`]: sandboxes of one node, with room.
 pub const PODS_ENTRIES: u32 = 4096;
 /// `max_entries` of [`REVERSE`]: open connections through frontends of one node. All layouts share the map, so

@@ -28,6 +28,7 @@ struct Fake {
     lines: HashMap<u32, Line>,
     backends: HashMap<u32, Backend>,
     pods: HashMap<u64, PodAddresses>,
+    found: HashMap<u64, PodAddresses>,
     affinity: RefCell<HashMap<AffinityKey, AffinityWord>>,
     choice: RefCell<HashMap<ChoiceKey, ChoiceWord>>,
     dialled: RefCell<HashMap<ReverseKey, Dialled>>,
@@ -152,6 +153,10 @@ impl Kernel for Fake {
     fn set_dialled(&self, key: &ReverseKey, dialled: &Dialled) {
         self.touch();
         self.dialled.borrow_mut().insert(*key, *dialled);
+    }
+    fn found_pod(&self, cookie: u64) -> Option<&PodAddresses> {
+        self.touch();
+        self.found.get(&cookie)
     }
     fn add_record(&self, record: &Record) -> bool {
         self.touch();
@@ -368,7 +373,8 @@ fn scenario_25_clients_are_pods_the_node_and_unknown_namespaces() {
     let vip = key("10.96.0.5", 80, TCP);
     let mut fake = Fake::new(Header { affinity_seconds: 10, ..cluster(2) }, vip, 0);
     let pod = PodAddresses { ipv4: address("10.244.0.9"), ipv6: Address::NONE };
-    fake.pods = HashMap::from([(5, pod), (6, pod)]);
+    fake.pods = HashMap::from([(5, pod)]);
+    fake.found = HashMap::from([(6, pod)]);
     for (netns, random) in [(NODE, 0), (5, u32::MAX), (6, 0), (7, 0), (8, u32::MAX)] {
         fake.socket.netns.set(netns);
         fake.random.set(random);

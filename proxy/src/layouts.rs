@@ -19,8 +19,9 @@ use crate::sys;
 use crate::tables::Tables;
 
 /// Maps without ids: the same maps serve both layouts.
-const SHARED: [&str; 10] = [
+const SHARED: [&str; 11] = [
     maps::PODS,
+    maps::FOUND,
     maps::HOSTPORTS,
     maps::REVERSE_UDP,
     maps::STATS,

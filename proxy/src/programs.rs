@@ -157,9 +157,11 @@ impl Programs {
         &mut self.ebpf
     }
 
-    /// The pinned map of records.
-    pub(crate) fn reverse(&self) -> io::Result<OwnedFd> {
-        sys::open_pinned(&self.bpf_dir.join(maps::REVERSE))?.ok_or_else(|| io::ErrorKind::NotFound.into())
+    /// The pinned maps of records and of pods that were found.
+    pub(crate) fn socket_maps(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        let absent = || io::Error::from(io::ErrorKind::NotFound);
+        let open = |path: PathBuf| sys::open_pinned(&path)?.ok_or_else(absent);
+        Ok((open(self.bpf_dir.join(maps::REVERSE))?, open(self.layouts.own.join(maps::FOUND))?))
     }
 
     /// Puts the programs to work: pinned links get them, missing links are made. If one hook fails, those made

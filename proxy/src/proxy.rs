@@ -150,7 +150,8 @@ impl Proxy {
         }
         // A hook may still hold what the process before this one freed last.
         sys::barrier().map_err(Error::Barrier)?;
-        let terminator = programs.reverse().and_then(|map| Terminator::start(map, config.end_tcp));
+        let maps = programs.socket_maps();
+        let terminator = maps.and_then(|(reverse, found)| Terminator::start(reverse, found, config.end_tcp));
         let terminator = terminator.map_err(Error::Terminator)?;
         let planner = Planner::new(Facts {
             name: config.node_name.clone(),

@@ -76,3 +76,47 @@ fn scenario_26_affinity_moves_at_once_when_its_endpoint_goes() {
         assert_eq!([(); 5].map(|()| reach("10.96.0.5:80")), [(); 5].map(|()| second.clone()));
     });
 }
+
+#[test]
+fn a_pod_of_another_runtime_is_the_client_by_its_address() {
+    on_a_node(|node| {
+        let backends: Vec<String> = (2..22).map(|last| format!("10.244.0.{last}")).collect();
+        let backends: Vec<&str> = backends.iter().map(String::as_str).collect();
+        let mut world = node.serve(sticky(10800, &backends));
+        let pin = node.bpf_dir.join(ebpf::maps::LAYOUT).join(ebpf::maps::FOUND);
+        let known = || {
+            let map = aya::maps::Map::HashMap(aya::maps::MapData::from_pin(&pin).unwrap());
+            let found: aya::maps::HashMap<_, u64, [u8; 32]> = map.try_into().unwrap();
+            found.keys().map(Result::unwrap).collect::<Vec<u64>>()
+        };
+        // One pod whose sandbox is made anew again and again, by somebody who writes no map of ours.
+        let mut reached = Vec::new();
+        for round in 0..6 {
+            reached.push(in_pod(|| {
+                backends.iter().for_each(|ip| backend(ip, 8080));
+                add_address("10.244.9.9");
+                let pod = model::Pod {
+                    name: model::testing::name("x/p"),
+                    addresses: vec![ip("10.244.9.9")],
+                    labels: std::collections::BTreeMap::from([("round".into(), round.to_string().into())]),
+                    node: Some("a".into()),
+                    host_network: false,
+                };
+                world.apply(Event::Apply(model::Object::Pod(pod)));
+                let begun = std::time::Instant::now();
+                while known() != [proxy::netns_cookie().unwrap()] {
+                    assert!(begun.elapsed().as_secs() < 10, "not found: {:?}", known());
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+                reach("10.96.0.5:80")
+            }));
+        }
+        assert!(reached.iter().all(|backend| *backend == reached[0]), "{reached:?}");
+        world.apply(Event::Delete(model::Kind::Pod, model::testing::name("x/p")));
+        let begun = std::time::Instant::now();
+        while !known().is_empty() {
+            assert!(begun.elapsed().as_secs() < 10, "still known: {:?}", known());
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    });
+}

@@ -216,7 +216,7 @@ fn a_record_whose_close_nobody_saw_is_swept() {
         let world = node.serve(dns(&["10.244.0.2"]));
         let (lost, mut kept) = (dial("10.96.0.5:53").unwrap(), dial("10.96.0.5:53").unwrap());
         world.proxy.close();
-        std::fs::remove_file(node.bpf_dir.join(ebpf::maps::LAYOUT).join("link_release")).unwrap();
+        foreign::detach(&node.bpf_dir.join(ebpf::maps::LAYOUT).join("link_release"));
         drop(lost);
         let records = || {
             let map = aya::maps::MapData::from_pin(node.bpf_dir.join(ebpf::maps::REVERSE)).unwrap();

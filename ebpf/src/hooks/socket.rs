@@ -174,6 +174,12 @@ impl Kernel for Socket {
     }
 
     #[inline(always)]
+    fn found_pod(&self, cookie: u64) -> Option<&PodAddresses> {
+        // SAFETY: as for pods: a torn read gives one connection another client's affinity, no more.
+        unsafe { maps::FOUND.get(cookie) }
+    }
+
+    #[inline(always)]
     fn socket_cookie(&self) -> u64 {
         // SAFETY: the helper takes the context.
         unsafe { bpf_get_socket_cookie(self.ctx.as_ptr()) }

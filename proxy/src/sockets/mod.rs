@@ -3,6 +3,7 @@
 
 mod diag;
 mod namespaces;
+mod pods;
 mod scan;
 mod stale;
 mod terminator;

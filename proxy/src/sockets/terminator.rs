@@ -1,5 +1,5 @@
-//! Ends sockets that have lost their endpoint, on a thread of its own: a node with thousands of them must not
-//! keep the control loop waiting. Pictures that arrive meanwhile coalesce. Owned by the proxy.
+//! Ends sockets that have lost their endpoint and finds pods, on a thread of its own: a node with thousands of
+//! sockets must not keep the control loop waiting. Pictures that arrive meanwhile coalesce. Owned by the proxy.
 
 use std::collections::HashSet;
 use std::io;
@@ -13,6 +13,7 @@ use ebpf::maps::REVERSE_ENTRIES;
 use model::{Protocol, Snapshot};
 
 use super::diag::Socket;
+use super::pods::Finding;
 use super::scan::{Connections, Place, Records, Unseen, frontend, walk};
 use super::stale::{Gone, Judge, Picture, concerns_datagrams};
 use crate::tables::Tables;
@@ -59,6 +60,13 @@ struct Inbox {
     ending: bool,
 }
 
+/// The maps that the thread reads and writes.
+struct Maps {
+    connections: Connections,
+    /// Pods of other runtimes.
+    found: OwnedFd,
+}
+
 /// What the thread waited for.
 enum Due {
     Picture(Picture),
@@ -69,20 +77,21 @@ enum Due {
 impl Terminator {
     /// Starts the thread in the network namespace of this one. `reverse` is the pinned map; `streams`
     /// says whether TCP connections to pods that are gone are ended, too.
-    pub(crate) fn start(reverse: OwnedFd, streams: bool) -> io::Result<Self> {
+    pub(crate) fn start(reverse: OwnedFd, found: OwnedFd, streams: bool) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let connections = Connections::new(reverse);
-        let (inside, found) = (Arc::clone(&shared), connections.clone());
+        let (inside, maps) = (Arc::clone(&shared), Maps { connections: connections.clone(), found });
         let thread = std::thread::Builder::new().name("terminator".into());
-        let thread = thread.spawn(move || run(&inside, &found))?;
+        let thread = thread.spawn(move || run(&inside, &maps))?;
         Ok(Self { shared, connections, thread: Some(thread), gone: streams.then(Gone::default) })
     }
 
-    /// Has the sockets judged anew, if what changed between two snapshots may have left one behind. After a
-    /// start it may always have.
+    /// Has the sockets judged anew and pods found, if what changed between two snapshots may have left a socket
+    /// behind, or is a pod. After a start it may always have.
     pub(crate) fn follow(&mut self, before: &Snapshot, after: &Arc<Snapshot>, tables: &Tables) {
         let went = self.gone.as_mut().is_some_and(|gone| gone.follow(before, after));
-        if before.is_complete() && !went && !concerns_datagrams(before, after) {
+        let same_pods = before.pods.diff(&after.pods).next().is_none();
+        if before.is_complete() && same_pods && !went && !concerns_datagrams(before, after) {
             return;
         }
         let gone = self.gone.as_ref().map(Gone::addresses);
@@ -141,7 +150,7 @@ impl Shared {
     }
 }
 
-fn run(shared: &Shared, connections: &Connections) {
+fn run(shared: &Shared, maps: &Maps) {
     let (mut again, mut sweep) = (None, Sweep::First);
     loop {
         let (picture, first) = match (shared.wait(again.is_some().then_some(SECOND_LOOK)), again.take()) {
@@ -150,28 +159,32 @@ fn run(shared: &Shared, connections: &Connections) {
             (Due::SecondLook, Some(picture)) => (picture, false),
             (Due::SecondLook, None) => continue,
         };
-        if let Err(error) = look(shared, connections, &picture, &mut sweep) {
-            tracing::warn!(%error, "sockets without an endpoint could not be ended");
+        if let Err(error) = look(shared, maps, &picture, &mut sweep) {
+            tracing::warn!(%error, "the sockets of this node could not be looked at");
         }
         again = first.then_some(picture);
         std::thread::sleep(PAUSE);
     }
 }
 
-/// One walk: whatever is stale by `picture` is ended.
-fn look(shared: &Shared, connections: &Connections, picture: &Picture, sweep: &mut Sweep) -> io::Result<()> {
-    let records = connections.records()?;
+/// One walk: whatever is stale by `picture` is ended, and pods are found.
+fn look(shared: &Shared, maps: &Maps, picture: &Picture, sweep: &mut Sweep) -> io::Result<()> {
+    let records = maps.connections.records()?;
+    let mut pods = Finding::new(&picture.snapshot);
     let (mut judge, mut seen) = (Judge::new(picture), HashSet::new());
     let streams = picture.gone.is_some() || sweep.is_due(&records);
     let unseen = walk(|place| {
+        pods.look(place.cookie)?;
         end_stale(&mut judge, (&records, &mut seen), place, Protocol::Udp, &shared.datagrams)?;
         if streams {
             end_stale(&mut judge, (&records, &mut seen), place, Protocol::Tcp, &shared.streams)?;
         }
         Ok(())
     })?;
+    pods.write(&maps.found)?;
     if unseen.namespaces == 0 && sweep.is_due(&records) {
-        sweep.step(connections, records.into_keys().filter(|cookie| !seen.contains(cookie)).collect())?;
+        sweep
+            .step(&maps.connections, records.into_keys().filter(|cookie| !seen.contains(cookie)).collect())?;
     }
     let mut known = shared.unseen();
     if let Some(reason) = &unseen.reason
