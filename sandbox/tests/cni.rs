@@ -199,6 +199,20 @@ fn keys_are_read_in_any_case_and_without_an_mtu_the_uplink_says() {
 }
 
 #[test]
+fn the_first_pod_lets_the_node_forward() {
+    if !root() {
+        return;
+    }
+    const SETTINGS: [&str; 2] = ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"];
+    let read = || SETTINGS.map(|path| std::fs::read_to_string(path).unwrap().trim().to_owned());
+    let (node, pod) = (Node::new(), Pod::new());
+    node.run(|| SETTINGS.map(|path| std::fs::write(path, "0").unwrap()));
+    assert_eq!(node.run(read), ["0", "0"]);
+    node.add("c1", &pod, &BOTH).address();
+    assert_eq!(node.run(read), ["1", "1"]);
+}
+
+#[test]
 fn adding_twice_is_an_error_and_the_first_lives_on() {
     if !root() {
         return;

@@ -12,7 +12,7 @@ use crate::attach::{AttachOptions, attach};
 use crate::check::{check, status};
 use crate::detach::{collect, detach};
 use crate::namespace::{NetworkNamespace, current_cookie};
-use crate::node::node_mtu;
+use crate::node::{enable_forwarding, node_mtu};
 
 /// Does it, and gives what is to be told: nothing, for most.
 pub(super) fn run(request: &Request, config: &Config, version: Version) -> Result<Option<Value>, Failure> {
@@ -57,6 +57,7 @@ fn add(request: &Request, config: &Config, version: Version) -> Result<Value, Fa
         let message = format!("CNI_NETNS {} is the network namespace of the node", request.netns);
         return Err(Failure::new(Code::InvalidEnvironment, message));
     }
+    enable_forwarding(&ranges).map_err(|error| Failure::new(Code::Kernel, error.to_string()))?;
     let attachment = attach(&AttachOptions {
         namespace: &namespace,
         container_id: &request.container_id,
