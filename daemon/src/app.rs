@@ -104,7 +104,8 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     let prepared = Prepared::new(&args.place, &listen)?;
     let mut answering = Answering::bind(args, &facts, &listen, handed)?;
     tasks.shared = answering.share();
-    let mut proxy = Proxy::open(proxy_config(args, &facts, &cluster_dns))?;
+    let sizes = Sizes::for_services(first.services.len());
+    let mut proxy = Proxy::open(proxy_config(args, &facts, &cluster_dns, sizes))?;
     keeper.open(&first)?;
     keeper.tell_surroundings(&first)?;
     let mut surroundings = keeper.surroundings();
@@ -205,14 +206,14 @@ pub fn manifests_cluster(args: &RunArgs, facts: &Facts) -> manifests::Cluster {
     }
 }
 
-fn proxy_config(args: &RunArgs, facts: &Facts, cluster_dns: &[IpAddr]) -> proxy::Config {
+fn proxy_config(args: &RunArgs, facts: &Facts, cluster_dns: &[IpAddr], sizes: Sizes) -> proxy::Config {
     proxy::Config {
         cgroup: facts.cgroup.value.clone(),
         bpf_dir: args.place.bpf_dir.clone(),
         node_name: facts.node_name.value.as_str().into(),
         node_addresses: args.node.node_ip.clone(),
         cluster_dns: cluster_dns.to_vec(),
-        sizes: Sizes::default(),
+        sizes,
         layout: proxy::LAYOUT,
         end_tcp: args.node.end_tcp,
         packets: args.network.packets.packets == Switch::On,

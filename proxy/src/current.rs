@@ -29,6 +29,32 @@ impl Default for Sizes {
     }
 }
 
+impl Sizes {
+    /// For a cluster that has so many services now, with head room of four times as many and for endpoints in
+    /// the usual proportion; the smallest is for 500 services with 16,000 endpoints.
+    pub fn for_services(count: usize) -> Self {
+        let most = Self::default();
+        let count = u32::try_from(count).unwrap_or(u32::MAX).clamp(500, 50_000);
+        let room = |each: u32, most: u32| (count * 4 * each).next_power_of_two().min(most);
+        Self {
+            // Two families of a cluster IP with two ports and the rest, and a node port.
+            frontends: room(8, most.frontends),
+            services: room(2, most.services),
+            lines: room(4, most.lines),
+            backends: room(8, most.backends),
+            ..most
+        }
+    }
+
+    /// Whether there is less room than `wanted`, of anything that a service needs.
+    pub(crate) const fn is_below(&self, wanted: &Self) -> bool {
+        self.frontends < wanted.frontends
+            || self.services < wanted.services
+            || self.lines < wanted.lines
+            || self.backends < wanted.backends
+    }
+}
+
 /// What is in the kernel.
 #[derive(Clone, Debug)]
 pub struct Current {

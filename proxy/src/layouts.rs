@@ -12,8 +12,8 @@ use ebpf::affinity::{AffinityKey, AffinityWord};
 use ebpf::choice::{ChoiceKey, ChoiceWord};
 use ebpf::maps;
 
-use crate::adopt::adopt;
-use crate::current::Current;
+use crate::adopt::{Contents, adopt};
+use crate::current::{Current, Sizes};
 use crate::dataplane::{DataplaneError, Kernel};
 use crate::sys;
 use crate::tables::Tables;
@@ -54,6 +54,18 @@ pub(crate) enum Overwrite {
 struct Ids {
     services: HashMap<u32, u32>,
     backends: HashMap<u32, u32>,
+}
+
+/// Where maps of our own layout go that are too small: the oldest layout there can be.
+const OUTGROWN: &str = "v0";
+
+/// Puts the maps of `number` aside if they are smaller than `wanted`: they serve as an older layout does, until
+/// larger ones are filled.
+pub(crate) fn outgrow(bpf_dir: &Path, number: u32, wanted: &Sizes) -> io::Result<()> {
+    let (own, aside) = (bpf_dir.join(format!("v{number}")), bpf_dir.join(OUTGROWN));
+    // Without all of its maps it is nothing that could serve.
+    let small = Kernel::pinned(&own).is_ok_and(|kernel| kernel.sizes().is_below(wanted));
+    if small && !aside.exists() { std::fs::rename(own, aside) } else { Ok(()) }
 }
 
 impl Layouts {

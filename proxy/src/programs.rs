@@ -14,7 +14,7 @@ use aya::programs::{
 use aya::{Ebpf, EbpfLoader};
 use ebpf::maps;
 
-use crate::layouts::Layouts;
+use crate::layouts::{Layouts, outgrow};
 use crate::proxy::Config;
 use crate::sys;
 
@@ -104,6 +104,8 @@ impl Programs {
     /// One sentence that says what to do.
     pub fn load(config: &Config, node_netns: u64) -> Result<Self, ProgramError> {
         let Config { cgroup, bpf_dir, sizes, .. } = config;
+        outgrow(bpf_dir, config.layout, sizes)
+            .map_err(|error| ProgramError::Pins { path: bpf_dir.clone(), error })?;
         let layouts = Layouts::find(bpf_dir, config.layout)
             .map_err(|newer| ProgramError::Newer { path: bpf_dir.join(format!("v{newer}")) })?;
         let folder = &layouts.own;

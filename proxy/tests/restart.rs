@@ -140,6 +140,47 @@ fn scenario_27_affinity_and_connections_survive_another_layout() {
 }
 
 #[test]
+fn scenario_37_full_maps_grow_at_a_restart() {
+    on_a_node(|node| {
+        backend("10.244.0.2", 8080);
+        // Two for the services, two for the daemon's own probe.
+        let sizes = proxy::Sizes { services: 4, ..SMALL };
+        let mut cluster = model::testing::listed([]);
+        for (index, name) in ["x/a", "x/b", "x/c"].into_iter().enumerate() {
+            cluster.apply(Event::Apply(
+                service(name, &[&format!("10.96.0.{}", index + 5)]).port("80/TCP").into(),
+            ));
+            let endpoints = slice(&format!("s{index}"), name).port("8080/TCP").ready(&["10.244.0.2"]);
+            cluster.apply(Event::Apply(endpoints.into()));
+        }
+        let mut proxy = Proxy::open(Config { sizes, ..node.config() }).unwrap();
+        assert_eq!(proxy.grow(&cluster.snapshot(), Instant::now()).unprogrammed.len(), 1);
+        let mut open = dial("10.96.0.5:80").unwrap();
+        assert!(!reachable("10.96.0.7:80"));
+        proxy.close();
+
+        let mut proxy = node.proxy();
+        assert_eq!(
+            reach("10.96.0.5:80"),
+            "10.244.0.2:8080",
+            "the small maps serve until the large ones are filled"
+        );
+        let outcome = proxy.grow(&cluster.snapshot(), Instant::now());
+        assert!(outcome.unprogrammed.is_empty(), "{outcome:?}");
+        for vip in ["10.96.0.5:80", "10.96.0.6:80", "10.96.0.7:80"] {
+            assert_eq!(reach(vip), "10.244.0.2:8080");
+        }
+        assert!(!node.bpf_dir.join("v0").exists());
+        assert_eq!(ask(&mut open), "10.244.0.2:8080");
+        assert_eq!(open.peer_addr().unwrap(), address("10.96.0.5:80"));
+        // Maps that are larger than they need be stay.
+        proxy.close();
+        let mut proxy = Proxy::open(Config { sizes, ..node.config() }).unwrap();
+        assert_eq!(proxy.grow(&cluster.snapshot(), Instant::now()).ops, 0);
+    });
+}
+
+#[test]
 fn a_start_that_fails_leaves_nothing() {
     on_a_node(|node| {
         let nowhere = Config { cgroup: node.cgroup.join("nowhere"), ..node.config() };
