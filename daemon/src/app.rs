@@ -104,7 +104,9 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     let prepared = Prepared::new(&args.place, &listen)?;
     let mut answering = Answering::bind(args, &facts, &listen, handed)?;
     tasks.shared = answering.share();
-    let sizes = Sizes::for_services(first.services.len());
+    // An API server that is away says nothing about the size of its cluster.
+    let listed = first.listed.contains(Kind::Service);
+    let sizes = if listed { Sizes::for_services(first.services.len()) } else { Sizes::default() };
     let mut proxy = Proxy::open(proxy_config(args, &facts, &cluster_dns, sizes))?;
     keeper.open(&first)?;
     keeper.tell_surroundings(&first)?;
