@@ -64,7 +64,7 @@ fn command(toolchain: &Toolchain, root: &Path, target: &Path) -> Command {
         .env("RUSTC", &toolchain.rustc)
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &toolchain.linker)
-        // BTF is made from debug information; without it the kernel refuses socket storage.
+        // BTF is made from debug information; with it `bpftool` shows what a map holds.
         .env("CARGO_ENCODED_RUSTFLAGS", "-Cdebuginfo=2\u{1f}-Clink-arg=--btf")
         .args(["build", "--package", "ebpf", "--bin", "fairway-ebpf", "--features", "programs"])
         .args(["--target", "bpfel-unknown-none", "-Z", "build-std=core", "--release"]);
