@@ -76,7 +76,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// Builds one program without any library beside it.
-fn build(package: &str, program: &str, profile: &str) -> Result<PathBuf> {
+pub(crate) fn build(package: &str, program: &str, profile: &str) -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let output = workspace::cargo()
         .args(["build", "--package", package, "--bin", program, "--profile", profile])

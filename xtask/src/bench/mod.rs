@@ -8,6 +8,7 @@ mod dns;
 mod figure;
 mod hook_cost;
 mod kube_proxy;
+mod sandbox;
 mod sockets;
 
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ enum Name {
     Control,
     /// Questions per second of one core, beside other DNS servers with the same names.
     Dns,
+    /// A pod's network made and taken away, beside the stock CNI plug-ins.
+    Sandbox,
     /// Every bench.
     All,
 }
@@ -53,6 +56,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     if matches!(arguments.name, Name::Dns | Name::All) {
         figures.extend(dns::measure(&|text| progress(arguments, text))?);
+    }
+    if matches!(arguments.name, Name::Sandbox | Name::All) {
+        figures.extend(sandbox::measure(&|text| progress(arguments, text))?);
     }
     if arguments.json {
         figures.iter().for_each(|figure| say::line(figure.json().to_string()));

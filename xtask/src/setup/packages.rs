@@ -75,6 +75,12 @@ const TOOLS: &[Package] = &[
         why: "what runs in the containers of those tests",
         elsewhere: "a static busybox at /bin/busybox",
     },
+    Package {
+        name: "containernetworking-plugins",
+        files: &["/usr/lib/cni/ptp"],
+        why: "what the sandbox bench measures ours beside",
+        elsewhere: "the reference CNI plug-ins in /usr/lib/cni",
+    },
     Package { name: "curl", files: &["/usr/bin/curl"], why: "asks services in the demo", elsewhere: "curl" },
     Package {
         name: "bind9-dnsutils",
