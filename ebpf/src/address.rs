@@ -74,6 +74,14 @@ impl Address {
         a == 0 && b == 0 && c == 0xffff_u32.to_be()
     }
 
+    /// Whether it is 127.0.0.0/8 or `::1`.
+    #[inline(always)]
+    pub const fn is_loopback(&self) -> bool {
+        let [a, b, c, d] = self.0;
+        let ipv4 = self.is_ipv4() && d.to_ne_bytes()[0] == 127;
+        ipv4 || (a | b | c == 0 && d == 1u32.to_be())
+    }
+
     /// Whether it is `::`.
     #[inline(always)]
     pub const fn is_none(&self) -> bool {
@@ -150,6 +158,13 @@ mod tests {
             assert_eq!(Address::from_words(address.words()), address);
             assert_eq!(address.is_ipv4(), ip.is_ipv4());
         }
+    }
+
+    #[test]
+    fn loopback_is_known_in_both_families() {
+        let is = |text: &str| Address::from(text.parse::<IpAddr>().unwrap()).is_loopback();
+        assert!(is("127.0.0.1") && is("127.255.0.9") && is("::1"));
+        assert!(!is("128.0.0.1") && !is("10.127.0.1") && !is("::2") && !is("::") && !is("fd00::1"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::backend::{self, Backend};
 use crate::block::{HEADER_WORDS, Header, LINE_WORDS, Window};
 use crate::choice::{ChoiceKey, ChoiceWord};
 use crate::frontend::{FrontendKey, FrontendWord};
+use crate::hostport::lead;
 use crate::kernel::{Kernel, Maps, Recorded};
 use crate::maps::HEARTBEAT_VALID_NS;
 use crate::reverse::{Dialled, Record, ReverseKey};
@@ -54,6 +55,11 @@ pub fn connect<K: Kernel>(kernel: &K, key: &FrontendKey) -> Verdict {
         Err(stop) => {
             // An earlier connect() of this socket may have left a record; what it says is over.
             release(kernel);
+            if let Stop::Leave(Reason::NoFrontend) = stop
+                && let Some((address, port)) = lead(kernel, key)
+            {
+                return Verdict::Send(address, port);
+            }
             return stop.verdict(kernel);
         }
     };
@@ -85,17 +91,21 @@ pub fn release<R: Recorded>(kernel: &R) {
 #[inline(always)]
 pub fn send<K: Kernel>(kernel: &K, key: &FrontendKey) -> Verdict {
     let cookie = kernel.socket_cookie();
-    let backend = match keep_or_choose(kernel, key, cookie) {
-        Ok(backend) => backend,
+    let (address, port) = match keep_or_choose(kernel, key, cookie) {
+        Ok(backend) => (*backend.address(), backend.port()),
+        Err(Stop::Leave(Reason::NoFrontend)) => match lead(kernel, key) {
+            Some(led) => led,
+            None => return Stop::Leave(Reason::NoFrontend).verdict(kernel),
+        },
         Err(stop) => return stop.verdict(kernel),
     };
-    let reverse = ReverseKey::new(cookie, *backend.address(), backend.port());
+    let reverse = ReverseKey::new(cookie, address, port);
     let dialled = Dialled::new(&reverse, *key.address(), key.port());
     match kernel.dialled(&reverse) {
         Some(known) if known.is(&dialled) => {}
         Some(_) | None => kernel.set_dialled(&reverse, &dialled),
     }
-    Verdict::Send(*backend.address(), backend.port())
+    Verdict::Send(address, port)
 }
 
 /// A datagram from `address` and `port` is shown to a UDP socket; `connected` if that is its peer. The

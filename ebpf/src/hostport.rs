@@ -5,6 +5,7 @@
 
 use crate::address::{Address, Port};
 use crate::frontend::FrontendKey;
+use crate::kernel::Kernel;
 
 /// Map value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,26 @@ pub const fn on_any_address(key: &FrontendKey) -> FrontendKey {
 #[inline(always)]
 pub const fn pod_behind(host_end: u32) -> u64 {
     1 << 63 | host_end as u64
+}
+
+/// The pod that has the port of the node which a socket dials, and its port there.
+#[inline(always)]
+pub(crate) fn lead<K: Kernel>(kernel: &K, key: &FrontendKey) -> Option<(Address, Port)> {
+    let any = on_any_address(key);
+    let word = match kernel.host_port(key) {
+        Some(word) if word.is_of(key) => word,
+        Some(_) | None => match kernel.host_port(&any) {
+            Some(word) if word.is_of(&any) && kernel.is_own(key.address()) => word,
+            Some(_) | None => return None,
+        },
+    };
+    // A pod that talks to itself is left alone.
+    if key.address().is_loopback() && kernel.netns_cookie() != kernel.node_netns() {
+        return None;
+    }
+    let pod = kernel.pod(pod_behind(word.host_end()))?;
+    let address = if key.address().is_ipv4() { pod.ipv4 } else { pod.ipv6 };
+    if address.is_none() { None } else { Some((address, word.port())) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What a hook may ask of the kernel. The programs answer it with map lookups and helpers; the host tests
 //! with a fake that keeps the same bytes. [`Maps`] is what every hook has, [`Kernel`] what a socket adds.
 
+use crate::address::Address;
 use crate::affinity::{AffinityKey, AffinityWord};
 use crate::backend::Backend;
 use crate::block::{Line, ServiceWord};
@@ -67,6 +68,9 @@ pub trait Kernel: Maps + Recorded {
     fn dialled(&self, key: &ReverseKey) -> Option<Dialled>;
     /// Stores into `reverse_udp`.
     fn set_dialled(&self, key: &ReverseKey, dialled: &Dialled);
+
+    /// Whether the address is one of the node's own, loopback's included.
+    fn is_own(&self, address: &Address) -> bool;
 
     /// Stores the socket's record; false if it has one, or if there is no room.
     fn add_record(&self, record: &Record) -> bool;

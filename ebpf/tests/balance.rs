@@ -20,6 +20,8 @@ use ebpf::stats::Reason;
 
 const SECOND: u64 = 1_000_000_000;
 const NODE: u64 = 1;
+/// The node's addresses.
+const OWN: [&str; 3] = ["192.0.2.10", "127.0.0.1", "::1"];
 
 #[derive(Default)]
 struct Fake {
@@ -29,6 +31,7 @@ struct Fake {
     backends: HashMap<u32, Backend>,
     pods: HashMap<u64, PodAddresses>,
     found: HashMap<u64, PodAddresses>,
+    host_ports: HashMap<FrontendKey, HostPortWord>,
     affinity: RefCell<HashMap<AffinityKey, AffinityWord>>,
     choice: RefCell<HashMap<ChoiceKey, ChoiceWord>>,
     dialled: RefCell<HashMap<ReverseKey, Dialled>>,
@@ -99,9 +102,9 @@ impl Maps for Fake {
         self.touch();
         self.affinity.borrow_mut().insert(*key, word);
     }
-    fn host_port(&self, _: &FrontendKey) -> Option<HostPortWord> {
+    fn host_port(&self, key: &FrontendKey) -> Option<HostPortWord> {
         self.touch();
-        None
+        self.host_ports.get(key).copied()
     }
     fn pod(&self, cookie: u64) -> Option<&PodAddresses> {
         self.touch();
@@ -138,6 +141,10 @@ impl Recorded for Fake {
 }
 
 impl Kernel for Fake {
+    fn is_own(&self, address: &Address) -> bool {
+        self.touch();
+        OWN.iter().any(|own| address.is(&self::address(own)))
+    }
     fn choice(&self, key: &ChoiceKey) -> Option<ChoiceWord> {
         self.touch();
         self.choice.borrow().get(key).copied()
@@ -385,6 +392,32 @@ fn scenario_25_clients_are_pods_the_node_and_unknown_namespaces() {
 }
 
 #[test]
+fn a_host_port_leads_to_its_pod_where_no_frontend_does() {
+    let vip = key("192.0.2.10", 30080, TCP);
+    let mut fake = Fake::new(cluster(1), vip, 0);
+    let pod = PodAddresses { ipv4: address("10.244.0.9"), ipv6: Address::NONE };
+    fake.pods.insert(ebpf::hostport::pod_behind(7), pod);
+    let led = Verdict::Send(address("10.244.0.9"), Port::new(8080));
+    for taken in
+        [key("0.0.0.0", 80, TCP), key("0.0.0.0", 30080, TCP), key("192.0.2.10", 53, UDP), key("::", 80, TCP)]
+    {
+        fake.host_ports.insert(taken, HostPortWord::new(&taken, 7, Port::new(8080)));
+    }
+    assert_eq!(connect(&fake, &vip), sent_to(1), "a service wins");
+    assert_eq!(connect(&fake, &key("192.0.2.10", 80, TCP)), led);
+    assert_eq!(peer(&fake), None, "what it dialled before is over");
+    assert_eq!(connect(&fake, &key("127.0.0.1", 80, TCP)), led);
+    assert_eq!(connect(&fake, &key("192.0.2.11", 80, TCP)), Verdict::Leave, "another node's address");
+    assert_eq!(connect(&fake, &key("::1", 80, TCP)), Verdict::Leave, "the pod has no IPv6");
+    assert_eq!(send(&fake, &key("192.0.2.10", 53, UDP)), led);
+    let shown = receive(&fake, address("10.244.0.9"), Port::new(8080), false);
+    assert_eq!(shown, Some((address("192.0.2.10"), Port::new(53))));
+    fake.socket.netns.set(5);
+    assert_eq!(connect(&fake, &key("192.0.2.10", 80, TCP)), led, "pods reach it too");
+    assert_eq!(connect(&fake, &key("127.0.0.1", 80, TCP)), Verdict::Leave, "a pod talks to itself");
+}
+
+#[test]
 fn a_datagram_keeps_its_backend_while_that_serves() {
     let vip = key("10.96.0.5", 53, UDP);
     let mut fake = Fake::new(cluster(2), vip, 0);
@@ -430,8 +463,8 @@ fn the_calls_on_maps_of_a_connection_and_of_a_datagram_are_few() {
     // The record, its backend, the counter, and its removal.
     assert_eq!(fake.calls(release), 4);
     assert_eq!(fake.calls(release), 1, "a socket that went through no frontend");
-    // Not a frontend: neither the port nor the address, no earlier record.
-    assert_eq!(fake.calls(|fake| connect(fake, &udp)), 3);
+    // Not a frontend, neither the port nor the address; no earlier record; no hostPort, of the address or of any.
+    assert_eq!(fake.calls(|fake| connect(fake, &udp)), 5);
 
     let fake = Fake::new(cluster(30), udp, 0);
     // As above without a record, but for: a choice before and after, is the backend taken, and the reply's entry.

@@ -8,6 +8,7 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST, bpf_sock};
 use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns,
 };
+use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::{SockAddrContext, SockContext};
 use ebpf::address::{Address, Port};
 use ebpf::affinity::{AffinityKey, AffinityWord};
@@ -17,6 +18,7 @@ use ebpf::choice::{ChoiceKey, ChoiceWord};
 use ebpf::frontend::{FrontendKey, FrontendWord, TCP, UDP};
 use ebpf::hostport::HostPortWord;
 use ebpf::kernel::{Kernel, Maps, Recorded};
+use ebpf::packet::uplink::range;
 use ebpf::pod::PodAddresses;
 use ebpf::reverse::{Dialled, Record, ReverseKey};
 use ebpf::stats::Reason;
@@ -141,6 +143,14 @@ impl Closing {
 }
 
 impl Kernel for Socket {
+    #[inline(always)]
+    fn is_own(&self, address: &Address) -> bool {
+        match maps::RANGES.get(Key::new(128, *address)) {
+            Some(flags) => *flags & range::NODE != 0,
+            None => false,
+        }
+    }
+
     #[inline(always)]
     fn choice(&self, key: &ChoiceKey) -> Option<ChoiceWord> {
         let word = maps::CHOICE.get_ptr(key)?;

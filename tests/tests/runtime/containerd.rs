@@ -30,9 +30,8 @@ pub(crate) struct Containerd<'a> {
 impl<'a> Containerd<'a> {
     /// The flags of a daemon that is the runtime's CNI plug-in.
     pub(crate) fn daemon_flags() -> Vec<String> {
-        ["--cni-bin-dir", "{folder}/cni/bin", "--cni-conf-dir", "{folder}/cni/net.d"]
-            .map(str::to_owned)
-            .to_vec()
+        let directories = ["--cni-bin-dir", "{folder}/cni/bin", "--cni-conf-dir", "{folder}/cni/net.d"];
+        directories.into_iter().chain(["--packets", "on"]).map(str::to_owned).collect()
     }
 
     /// Starts it, and gives it both images.

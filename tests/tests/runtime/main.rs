@@ -144,7 +144,12 @@ fn a_pod_of_a_runtime_has_everything_and_leaves_nothing() {
         let resolv_conf = in_side(&["cat", "/etc/resolv.conf"])?;
         ensure!(resolv_conf.contains("search t.svc.cluster.local svc.cluster.local"), "{resolv_conf}");
 
-        // The port of the node has one owner.
+        // The port of the node.
+        for host in ["127.0.0.1", tests::NODE4] {
+            let url = format!("http://{host}:8080/");
+            let said = node.command(&["curl", "-sS", "-m", "3", &url])?.success()?.stdout;
+            ensure!(said.trim() == "hello", "{url}: {said}");
+        }
         let other = PodConfig { ports: vec![(TCP, 8080, 80)], ..PodConfig::named(node, "other") };
         let refused = format!("{:#}", cri.run_pod(&other).err().context("8080 is taken twice")?);
         ensure!(refused.contains("hostPort 8080/TCP is taken by pod t/web"), "{refused}");
