@@ -82,8 +82,8 @@ impl Batch {
         written
     }
 
-    /// Sends the answers, and forgets them. The first error, after the others were tried.
-    pub(crate) fn send(&mut self, socket: &UdpSocket) -> io::Result<()> {
+    /// Sends the answers, and forgets them. How many system calls that took; the last error, after all were tried.
+    pub(crate) fn send(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         self.outgoing.clear();
         self.outgoing_slices.clear();
         let ends = self.replies.iter().skip(1).map(|(_, begun)| *begun).chain([self.answers.len()]);
@@ -103,19 +103,20 @@ impl Batch {
 }
 
 /// Sends every message; one that cannot be sent does not keep those behind it.
-fn send_all(socket: &UdpSocket, mut messages: &mut [libc::mmsghdr]) -> io::Result<()> {
-    let mut failed = Ok(());
+fn send_all(socket: &UdpSocket, mut messages: &mut [libc::mmsghdr]) -> io::Result<usize> {
+    let (mut calls, mut failed) = (0, None);
     while !messages.is_empty() {
         let (headers, count) = (messages.as_mut_ptr(), length(messages.len()));
         // SAFETY: the headers point into buffers of the batch, which outlives this call.
         let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), headers, count, 0) };
         let done = usize::try_from(sent).unwrap_or_else(|_| {
-            failed = Err(io::Error::last_os_error());
+            failed = Some(io::Error::last_os_error());
             1
         });
+        calls += 1;
         messages = &mut messages[done.max(1)..];
     }
-    failed
+    failed.map_or(Ok(calls), Err)
 }
 
 impl Peer {
@@ -184,6 +185,26 @@ mod tests {
         client.send(b"more").unwrap();
         assert_eq!(batch.receive(&server).unwrap(), 1);
         batch.answer(0, |request, _| assert_eq!(request, b"more"));
+    }
+
+    #[test]
+    fn system_calls_are_two_for_a_batch() {
+        let (server, client) = pair();
+        client.set_nonblocking(true).unwrap();
+        let count = 4 * BATCH;
+        for _ in 0..count {
+            client.send(b"x").unwrap();
+        }
+        let (mut batch, mut answered, mut calls) = (Batch::new(), 0, 0);
+        while answered < count {
+            let received = batch.receive(&server).unwrap();
+            for index in 0..received {
+                batch.answer(index, |_, out| out.push(1));
+            }
+            calls += 1 + batch.send(&server).unwrap();
+            answered += received;
+        }
+        assert_eq!((answered, calls), (count, 8));
     }
 
     #[test]

@@ -49,7 +49,7 @@ async fn ask(upstream: &Upstream, query: &[u8]) -> io::Result<Vec<u8>> {
     if !Head::read(&message).is_some_and(|head| head.has(Head::TRUNCATED)) {
         return Ok(message);
     }
-    match over_tcp(upstream.address, query).await {
+    match over_tcp(upstream, query).await {
         Ok(whole) => Ok(whole),
         Err(error) => {
             tracing::debug!(upstream = %upstream.address, %error, "a whole answer could not be had over TCP");
@@ -94,10 +94,23 @@ fn cut(message: &mut Vec<u8>) {
     }
 }
 
-async fn over_tcp(upstream: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(upstream).await?;
-    write_framed(&mut stream, query).await?;
-    let message = read_framed(&mut stream).await?;
+async fn over_tcp(upstream: &Upstream, query: &[u8]) -> io::Result<Vec<u8>> {
+    if let Some(mut stream) = upstream.reuse(Instant::now())
+        // The upstream may have closed it meanwhile; that is no fault of its own.
+        && let Ok(message) = over_stream(&mut stream, query).await
+    {
+        upstream.keep(stream, Instant::now());
+        return Ok(message);
+    }
+    let mut stream = TcpStream::connect(upstream.address).await?;
+    let message = over_stream(&mut stream, query).await?;
+    upstream.keep(stream, Instant::now());
+    Ok(message)
+}
+
+async fn over_stream(stream: &mut TcpStream, query: &[u8]) -> io::Result<Vec<u8>> {
+    write_framed(stream, query).await?;
+    let message = read_framed(stream).await?;
     if answers(&message, query) {
         return Ok(message);
     }

@@ -1,10 +1,11 @@
 //! What is known of one upstream server: how fast it is and whether it fails, and the order in which
-//! upstreams are tried. No I/O; the time comes in. Used by `forward`.
+//! upstreams are tried. No I/O, though it keeps connections; the time comes in. Used by `forward`.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::name::DomainName;
@@ -19,6 +20,10 @@ const FIRST_RTT: Duration = Duration::from_millis(50);
 const FAILING: u32 = 2;
 /// How often a failing server is tried first again, to see whether it is back.
 const RETRY: Duration = Duration::from_secs(10);
+/// Connections kept for later questions: answers too long for a datagram are few.
+const MAX_CONNECTIONS: usize = 4;
+/// How long one is kept. Servers wait for a few seconds (RFC 7766, section 6.2.3).
+const MAX_IDLE: Duration = Duration::from_secs(5);
 /// How often it is looked anew whether a server that fails or leads back to us is a loop.
 const PROBE_AGAIN: Duration = Duration::from_secs(60);
 
@@ -27,6 +32,8 @@ const PROBE_AGAIN: Duration = Duration::from_secs(60);
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     state: Mutex<State>,
+    /// Connections that nobody uses, with the time since when (RFC 7766, section 6.2.1: used again).
+    idle: Mutex<Vec<(TcpStream, Instant)>>,
 }
 
 /// What is known of an upstream, for people.
@@ -69,7 +76,23 @@ pub(crate) struct Order(Vec<Arc<Upstream>>);
 impl Upstream {
     pub(crate) fn new(address: SocketAddr) -> Self {
         let state = State { smoothed: FIRST_RTT, failures: 0, retry_at: None, loops: false, probed_at: None };
-        Self { address, state: Mutex::new(state) }
+        Self { address, state: Mutex::new(state), idle: Mutex::default() }
+    }
+
+    /// A connection that was used before, if there is one.
+    pub(crate) fn reuse(&self, now: Instant) -> Option<TcpStream> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(_, since)| now < *since + MAX_IDLE);
+        idle.pop().map(|(stream, _)| stream)
+    }
+
+    /// Keeps a connection over which an answer came whole.
+    pub(crate) fn keep(&self, stream: TcpStream, now: Instant) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(_, since)| now < *since + MAX_IDLE);
+        if idle.len() < MAX_CONNECTIONS {
+            idle.push((stream, now));
+        }
     }
 
     /// It answered after this time.

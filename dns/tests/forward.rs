@@ -8,9 +8,9 @@ mod support;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use dns::Transport;
+use dns::{Bound, Transport};
 use hickory_proto::op::Message;
-use support::upstream::{ask, code, counting, query, reply, serve, upstream};
+use support::upstream::{ask, bound, code, counting, query, reply, serve, upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]
@@ -142,6 +142,52 @@ async fn an_alias_is_followed_upstream() {
     assert_eq!(answers, expect);
     let gone = ask(&server, &query("gone.shop.svc.cluster.local", None)).await;
     assert_eq!(code(&gone), (3, 1), "the code is that of the end of the chain");
+}
+
+/// An upstream whose answers are too long for a datagram; it keeps connections open, and counts them.
+async fn long_winded() -> (std::net::SocketAddr, Arc<Mutex<usize>>) {
+    let Bound { mut udp, tcp } = bound();
+    let (udp, connections) = (udp.swap_remove(0), Arc::new(Mutex::new(0)));
+    let (address, count) = (udp.local_addr().unwrap(), Arc::clone(&connections));
+    udp.set_nonblocking(true).unwrap();
+    tcp.set_nonblocking(true).unwrap();
+    let udp = tokio::net::UdpSocket::from_std(udp).unwrap();
+    let tcp = tokio::net::TcpListener::from_std(tcp).unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 4096];
+        loop {
+            let (length, client) = udp.recv_from(&mut buffer).await.unwrap();
+            udp.send_to(&reply(&buffer[..length], [0x83, 0x80], 0), client).await.unwrap();
+        }
+    });
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = tcp.accept().await.unwrap();
+            *count.lock().unwrap() += 1;
+            tokio::spawn(async move {
+                while let Ok(length) = stream.read_u16().await {
+                    let mut query = vec![0; length.into()];
+                    stream.read_exact(&mut query).await.unwrap();
+                    let message = reply(&query, [0x81, 0x80], 100);
+                    stream.write_u16(message.len().try_into().unwrap()).await.unwrap();
+                    stream.write_all(&message).await.unwrap();
+                }
+            });
+        }
+    });
+    (address, connections)
+}
+
+#[tokio::test]
+async fn a_connection_to_an_upstream_is_used_again() {
+    let (address, connections) = long_winded().await;
+    let server = serve("", vec![address]);
+    for number in 0..10 {
+        let name = format!("n{number}.example.com");
+        assert_eq!(code(&ask(&server, &query(&name, Some(4096))).await), (0, 100), "{name}");
+    }
+    // The loop probe may have had one of its own at the same time.
+    assert!(*connections.lock().unwrap() <= 2, "{connections:?}");
 }
 
 /// Questions that follow one another on a stream without waiting; the slow one holds nobody up.

@@ -84,3 +84,42 @@ fn a_killed_daemon_is_stood_in_for_by_that_of_another_node() {
         first.start_daemon()
     });
 }
+
+/// The program that asks the C library for names, linked with one of the two there are.
+fn resolver(node: &Node, compiler: &str) -> Result<String> {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios/resolve.c");
+    let program = node.folder().join(format!("resolve-{compiler}")).display().to_string();
+    let linked = if compiler == "musl-gcc" { "-static" } else { "-O1" };
+    node.command(&[compiler, linked, "-o", &program, source])?.success()?;
+    Ok(program)
+}
+
+#[test]
+fn short_names_are_found_by_glibc_and_by_musl() {
+    let dual = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: t}\n\
+                spec: {clusterIP: 10.96.1.1, clusterIPs: [10.96.1.1, \"fd00:96::1\"], \
+                ipFamilies: [IPv4, IPv6], ipFamilyPolicy: RequireDualStack, ports: [{port: 80}]}\n";
+    let options = Options { manifests: vec![("web.yaml".to_owned(), dual.to_owned())], ..Options::default() };
+    Node::run(options, |node| {
+        let outside = format!("{}:53", tests::ROUTER4);
+        node.serve_outside(&["upstream", &outside])?;
+        let pod = Pod::client(node, "t/a")?;
+        let names =
+            ["web", "web.t", "web.t.svc", "web.t.svc.cluster.local", "web.t.svc.cluster.local.", "nope"];
+        for compiler in ["gcc", "musl-gcc"] {
+            let program = resolver(node, compiler)?;
+            let mut words = vec![program.as_str()];
+            words.extend(names);
+            let said = pod.exec(node, &words)?.success()?.stdout;
+            for (name, line) in names.iter().zip(said.lines()) {
+                let mut found: Vec<&str> = line.split(' ').skip(1).collect();
+                found.sort_unstable();
+                let expected: &[&str] =
+                    if *name == "nope" { &["name", "no", "such"] } else { &["10.96.1.1", "fd00:96::1"] };
+                ensure!(found == expected, "{compiler}: {line}");
+            }
+            ensure!(said.lines().count() == names.len(), "{compiler}: {said}");
+        }
+        Ok(())
+    });
+}

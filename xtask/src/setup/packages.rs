@@ -95,6 +95,12 @@ const TOOLS: &[Package] = &[
         elsewhere: "kdig",
     },
     Package {
+        name: "musl-tools",
+        files: &["/usr/bin/musl-gcc"],
+        why: "a second C library asks names in tests",
+        elsewhere: "musl-gcc",
+    },
+    Package {
         name: "python3-dnspython",
         files: &["/usr/lib/python3/dist-packages/dns/__init__.py"],
         why: "a third client asks names in tests",
