@@ -108,12 +108,7 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     let listed = first.listed.contains(Kind::Service);
     let sizes = if listed { Sizes::for_services(first.services.len()) } else { Sizes::default() };
     let mut proxy = Proxy::open(proxy_config(args, &facts, &cluster_dns, sizes))?;
-    keeper.open(&first)?;
-    keeper.tell_surroundings(&first)?;
-    let mut surroundings = keeper.surroundings();
-    if let Some(first) = surroundings.borrow_and_update().as_ref() {
-        proxy.surround(first)?;
-    }
+    let surroundings = open_network(&keeper, &mut proxy, &first)?;
     prepared.keep();
 
     let (zone, listed) = (names.reader(), names.reader());
@@ -145,6 +140,21 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     }
     tracing::info!(node = facts.node_name.value, "started");
     Ok(())
+}
+
+/// Makes the node's network as it should be, and tells the packet engine of it.
+fn open_network(
+    keeper: &Keeper,
+    proxy: &mut Proxy,
+    first: &Snapshot,
+) -> Result<watch::Receiver<Option<proxy::Surroundings>>> {
+    keeper.open(first)?;
+    keeper.tell_surroundings(first)?;
+    let mut surroundings = keeper.surroundings();
+    if let Some(now) = surroundings.borrow_and_update().as_ref() {
+        proxy.surround(now)?;
+    }
+    Ok(surroundings)
 }
 
 /// The sockets of the daemon that runs here, if there is one and the options say to take its place.

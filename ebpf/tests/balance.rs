@@ -29,9 +29,7 @@ struct Fake {
     services: HashMap<u32, ServiceWord>,
     lines: HashMap<u32, Line>,
     backends: HashMap<u32, Backend>,
-    pods: HashMap<u64, PodAddresses>,
-    found: HashMap<u64, PodAddresses>,
-    host_ports: HashMap<FrontendKey, HostPortWord>,
+    pods: Pods,
     affinity: RefCell<HashMap<AffinityKey, AffinityWord>>,
     choice: RefCell<HashMap<ChoiceKey, ChoiceWord>>,
     dialled: RefCell<HashMap<ReverseKey, Dialled>>,
@@ -39,6 +37,14 @@ struct Fake {
     socket: Socket,
     seen: Seen,
     clock: Clock,
+}
+
+/// What is known of pods.
+#[derive(Default)]
+struct Pods {
+    told: HashMap<u64, PodAddresses>,
+    found: HashMap<u64, PodAddresses>,
+    host_ports: HashMap<FrontendKey, HostPortWord>,
 }
 
 /// The socket that calls.
@@ -104,11 +110,11 @@ impl Maps for Fake {
     }
     fn host_port(&self, key: &FrontendKey) -> Option<HostPortWord> {
         self.touch();
-        self.host_ports.get(key).copied()
+        self.pods.host_ports.get(key).copied()
     }
     fn pod(&self, cookie: u64) -> Option<&PodAddresses> {
         self.touch();
-        self.pods.get(&cookie)
+        self.pods.told.get(&cookie)
     }
     fn heartbeat_ns(&self) -> u64 {
         self.clock.heartbeat
@@ -163,7 +169,7 @@ impl Kernel for Fake {
     }
     fn found_pod(&self, cookie: u64) -> Option<&PodAddresses> {
         self.touch();
-        self.found.get(&cookie)
+        self.pods.found.get(&cookie)
     }
     fn add_record(&self, record: &Record) -> bool {
         self.touch();
@@ -380,8 +386,8 @@ fn scenario_25_clients_are_pods_the_node_and_unknown_namespaces() {
     let vip = key("10.96.0.5", 80, TCP);
     let mut fake = Fake::new(Header { affinity_seconds: 10, ..cluster(2) }, vip, 0);
     let pod = PodAddresses { ipv4: address("10.244.0.9"), ipv6: Address::NONE };
-    fake.pods = HashMap::from([(5, pod)]);
-    fake.found = HashMap::from([(6, pod)]);
+    fake.pods.told = HashMap::from([(5, pod)]);
+    fake.pods.found = HashMap::from([(6, pod)]);
     for (netns, random) in [(NODE, 0), (5, u32::MAX), (6, 0), (7, 0), (8, u32::MAX)] {
         fake.socket.netns.set(netns);
         fake.random.set(random);
@@ -396,12 +402,12 @@ fn a_host_port_leads_to_its_pod_where_no_frontend_does() {
     let vip = key("192.0.2.10", 30080, TCP);
     let mut fake = Fake::new(cluster(1), vip, 0);
     let pod = PodAddresses { ipv4: address("10.244.0.9"), ipv6: Address::NONE };
-    fake.pods.insert(ebpf::hostport::pod_behind(7), pod);
+    fake.pods.told.insert(ebpf::hostport::pod_behind(7), pod);
     let led = Verdict::Send(address("10.244.0.9"), Port::new(8080));
     for taken in
         [key("0.0.0.0", 80, TCP), key("0.0.0.0", 30080, TCP), key("192.0.2.10", 53, UDP), key("::", 80, TCP)]
     {
-        fake.host_ports.insert(taken, HostPortWord::new(&taken, 7, Port::new(8080)));
+        fake.pods.host_ports.insert(taken, HostPortWord::new(&taken, 7, Port::new(8080)));
     }
     assert_eq!(connect(&fake, &vip), sent_to(1), "a service wins");
     assert_eq!(connect(&fake, &key("192.0.2.10", 80, TCP)), led);

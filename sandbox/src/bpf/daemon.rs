@@ -1,4 +1,5 @@
-//! Whether the daemon and its programs are alive, as its pins tell. Changes nothing; STATUS asks.
+//! Whether the daemon and its programs are alive, as its pins tell: the heartbeat that it writes and the links of its
+//! programs. Changes nothing and asks nobody; called by STATUS.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;

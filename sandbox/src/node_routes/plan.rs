@@ -1,4 +1,5 @@
-//! Which route leads to which node. Pure: nodes and addresses in, the plan out; `apply` brings it to the kernel.
+//! Which route leads to which node: straight or through the tunnel, or why neither. Pure: nodes and addresses in, the
+//! plan out; `apply` brings it to the kernel.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

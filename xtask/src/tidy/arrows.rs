@@ -43,7 +43,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("netlink", &["sandbox"]),
     ("kube", &["fairway"]),
     ("k8s-openapi", &["fairway"]),
-    ("tokio", &["dns", "fairway"]),
+    ("tokio", &["dns", "fairway", "tests"]),
 ];
 
 /// Asks cargo what depends on what.
