@@ -1,10 +1,10 @@
-//! The control loop alone, against the real kernel: an Event is applied, planned and stored, and timed.
+//! The control loop alone, against the real kernel: events in memory are applied, planned and stored, and timed.
 //!
-//! `cargo xtask bench control` calls it as `control CGROUP PINS` inside a node's network namespace; called
-//! otherwise it does nothing, so that `cargo bench` can pass over it.
+//! `cargo xtask bench control` calls it as `control CGROUP PINS SERVICES ENDPOINTS` inside a node's network
+//! namespace; called otherwise it does nothing, so that `cargo bench` can pass over it.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -12,51 +12,94 @@ use model::testing::{service, slice};
 use model::{Cluster, EndpointSlice, Event, Kind, Object};
 use proxy::{Config, Proxy, Sizes};
 
-const SERVICES: usize = 10_000;
-/// Rounds that are told; one more warms up.
+/// Cold starts that are told, and rounds of changes; one more of each warms up.
+const STARTS: usize = 15;
 const ROUNDS: usize = 20;
 const CHANGES: usize = 200;
+
+/// How large the cluster is.
+#[derive(Clone, Copy)]
+struct Size {
+    services: usize,
+    endpoints: usize,
+}
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.as_slice() {
-        [cgroup, pins] if !cgroup.starts_with("--") => measure(cgroup.into(), pins.into()),
+        [cgroup, pins, services, endpoints] => {
+            let size = Size { services: services.parse()?, endpoints: endpoints.parse()? };
+            measure(cgroup.as_ref(), pins.as_ref(), size)
+        }
         _ => Ok(()),
     }
 }
 
-fn measure(cgroup: PathBuf, bpf_dir: PathBuf) -> Result<()> {
-    let config = Config {
-        cgroup,
-        bpf_dir,
-        node_name: "node-a".into(),
-        node_addresses: Vec::new(),
-        cluster_dns: Vec::new(),
-        sizes: Sizes::default(),
-        layout: proxy::LAYOUT,
-        end_tcp: false,
-        packets: false,
+fn measure(cgroup: &Path, bpf_dir: &Path, size: Size) -> Result<()> {
+    let open = |pins: &Path| {
+        Proxy::open(Config {
+            cgroup: cgroup.to_owned(),
+            bpf_dir: pins.to_owned(),
+            node_name: "node-a".into(),
+            node_addresses: Vec::new(),
+            cluster_dns: Vec::new(),
+            layout: proxy::LAYOUT,
+            end_tcp: false,
+            packets: false,
+            sizes: Sizes::default(),
+        })
     };
-    let mut proxy = Proxy::open(config)?;
-    let mut cluster = cluster();
-    let first = proxy.grow(&cluster.snapshot(), Instant::now());
-    ensure!(first.complete && first.unprogrammed.is_empty(), "10,000 services fit: {:?}", first.unprogrammed);
+    let lists = size.lists();
+    let mut starts = Vec::new();
+    for round in 0..=STARTS {
+        let pins = bpf_dir.join(format!("start-{round}"));
+        let mut proxy = open(&pins)?;
+        let events = lists.clone();
+        let begun = Instant::now();
+        let (_, ops) = start(&mut proxy, events)?;
+        let took = begun.elapsed();
+        ensure!(ops > size.services * size.endpoints, "{ops} operations are no cold start");
+        drop(proxy);
+        proxy::cleanup(&pins)?;
+        if round > 0 {
+            starts.push(took.as_secs_f64() * 1e3);
+        }
+    }
+    let pins = bpf_dir.join("changes");
+    let mut proxy = open(&pins)?;
+    let (mut cluster, _) = start(&mut proxy, lists.clone())?;
+    let changes = changes(&mut proxy, &mut cluster, size)?;
+    proxy.close();
+    // A process that knows nothing but what is pinned, and a cluster that is as it was.
+    let mut proxy = open(&pins)?;
+    let rewritten = proxy.grow(&cluster.snapshot(), Instant::now()).ops;
+    let value = serde_json::json!({ "starts": starts, "changes": changes, "rewritten": rewritten });
+    writeln!(std::io::stdout().lock(), "{value}").context("standard output")
+}
 
+/// Everything at once; the operations that it took.
+fn start(proxy: &mut Proxy, events: Vec<Event>) -> Result<(Cluster, usize)> {
+    let mut cluster = Cluster::new();
+    events.into_iter().for_each(|event| cluster.apply(event));
+    let outcome = proxy.grow(&cluster.snapshot(), Instant::now());
+    ensure!(outcome.complete && outcome.unprogrammed.is_empty(), "it fits: {:?}", outcome.unprogrammed);
+    Ok((cluster, outcome.ops))
+}
+
+/// One endpoint after the other, in microseconds, by round.
+fn changes(proxy: &mut Proxy, cluster: &mut Cluster, size: Size) -> Result<Vec<Vec<f64>>> {
     let mut rounds = Vec::new();
     for round in 0..=ROUNDS {
         let mut micros = Vec::new();
         for change in 0..CHANGES {
             // A prime step walks over all services; none has its turn twice, so each event changes something.
-            let n = (round * CHANGES + change) * 7919 % SERVICES;
-            let event = Event::Apply(Object::EndpointSlice(endpoints(n, false)));
+            let n = (round * CHANGES + change) * 7919 % size.services;
+            let event = Event::Apply(Object::EndpointSlice(size.slice(n, false)));
             let begun = Instant::now();
             cluster.apply(event);
             let outcome = proxy.grow(&cluster.snapshot(), begun);
             let took = begun.elapsed();
-            ensure!(
-                outcome.complete && outcome.ops > 0,
-                "an endpoint of service {n} was replaced: {outcome:?}"
-            );
+            ensure!(outcome.complete && outcome.ops > 0, "service {n} got another endpoint: {outcome:?}");
             micros.push(took.as_secs_f64() * 1e6);
             // What left goes in its own time, as in the daemon.
             proxy.shrink(Instant::now());
@@ -65,28 +108,35 @@ fn measure(cgroup: PathBuf, bpf_dir: PathBuf) -> Result<()> {
             rounds.push(micros);
         }
     }
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", serde_json::json!({ "rounds": rounds })).context("standard output")
+    Ok(rounds)
 }
 
-fn cluster() -> Cluster {
-    let services =
-        (0..SERVICES).map(|n| Object::Service(service(&name(n), &[&cluster_ip(n)]).port("80/TCP")));
-    let slices = (0..SERVICES).map(|n| Object::EndpointSlice(endpoints(n, true)));
-    let node = model::testing::node("node-a", &["192.0.2.10"]);
-    let mut cluster = Cluster::new();
-    cluster.apply(Event::Replace(Kind::Service, services.collect()));
-    cluster.apply(Event::Replace(Kind::EndpointSlice, slices.collect()));
-    cluster.apply(Event::Replace(Kind::Node, vec![Object::Node(node)]));
-    cluster
-}
+impl Size {
+    /// The first lists of a source.
+    fn lists(self) -> Vec<Event> {
+        let services = (0..self.services)
+            .map(|n| Object::Service(service(&name(n), &[&cluster_ip(n)]).port("http:80/TCP")));
+        let slices = (0..self.services).map(|n| Object::EndpointSlice(self.slice(n, true)));
+        let node = model::testing::node("node-a", &["192.0.2.10"]);
+        vec![
+            Event::Replace(Kind::Service, services.collect()),
+            Event::Replace(Kind::EndpointSlice, slices.collect()),
+            Event::Replace(Kind::Node, vec![Object::Node(node)]),
+        ]
+    }
 
-/// Three endpoints; the third is another one after the change.
-fn endpoints(n: usize, before: bool) -> EndpointSlice {
-    let (high, low) = (n / 250, n % 250);
-    let third = if before { 3 } else { 4 };
-    let addresses = [1, 2, third].map(|host| format!("10.{}.{high}.{low}", 127 + host));
-    slice(&format!("s{n}-1"), &name(n)).port("80/TCP").ready(&addresses.each_ref().map(String::as_str))
+    /// The endpoints of a service; the last one is another after the change.
+    fn slice(self, n: usize, before: bool) -> EndpointSlice {
+        let last = self.endpoints - 1;
+        let address = |k: usize| {
+            let host = n * self.endpoints + k;
+            let block = if k == last && !before { 128 } else { 16 };
+            format!("10.{}.{}.{}", block + host / 62_500, host / 250 % 250, host % 250)
+        };
+        let addresses: Vec<String> = (0..self.endpoints).map(address).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        slice(&format!("s{n}-1"), &name(n)).port("http:8080/TCP").ready(&addresses)
+    }
 }
 
 fn name(n: usize) -> String {
@@ -94,5 +144,5 @@ fn name(n: usize) -> String {
 }
 
 fn cluster_ip(n: usize) -> String {
-    format!("10.96.{}.{}", n / 250 + 1, n % 250)
+    format!("10.{}.{}.{}", 8 + n / 62_500, n / 250 % 250, n % 250)
 }

@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
 enum Name {
     /// Connections and datagrams through a ClusterIP, beside the endpoint itself and nftables.
     Sockets,
-    /// From an Event in memory to the last store in the kernel's maps, with 10,000 services.
+    /// From an Event in memory to the last store in the kernel's maps; the whole daemon's start and memory.
     Control,
     /// Questions per second of one core, beside other DNS servers with the same names.
     Dns,

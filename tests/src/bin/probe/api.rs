@@ -1,5 +1,6 @@
-//! As much of an API server as a node asks, from files: `KIND.json` holds the items of a kind. If `KIND.held` is
-//! there, the list has a second page, which is answered once `KIND.rest.json` is there.
+//! As much of an API server as a node asks, from files: `KIND.json` holds the items of a kind, or `KIND.jsonl` one
+//! in each line, answered in pages. If `KIND.held` is there, the list has a second page, which is answered
+//! once `KIND.rest.json` is there.
 //!
 //! Watches stay open and say nothing: a test that changes objects uses manifests.
 
@@ -45,7 +46,10 @@ fn converse(stream: &TcpStream, folder: &Path) -> Result<()> {
             drop(lines.next());
             return Ok(());
         }
-        let body = answer(path, query, folder)?.to_string();
+        let body = match pages(path, query, folder)? {
+            Some(page) => page,
+            None => answer(path, query, folder)?.to_string(),
+        };
         let head = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
@@ -53,6 +57,29 @@ fn converse(stream: &TcpStream, folder: &Path) -> Result<()> {
         writer.write_all(format!("{head}{body}").as_bytes())?;
     }
     Ok(())
+}
+
+/// A page of a long list, item by item as it is written: nothing is parsed.
+fn pages(path: &str, query: &str, folder: &Path) -> Result<Option<String>> {
+    let kind = path.rsplit('/').next().unwrap_or_default();
+    let file = folder.join(format!("{kind}.jsonl"));
+    if !file.exists() {
+        return Ok(None);
+    }
+    let number = |key: &str| {
+        let value = query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+        value.and_then(|value| value.parse::<usize>().ok())
+    };
+    let (start, limit) = (number("continue").unwrap_or(0), number("limit").unwrap_or(usize::MAX));
+    let text = std::fs::read_to_string(&file).with_context(|| format!("the items of {kind}"))?;
+    let mut lines = text.lines().skip(start);
+    let items: Vec<&str> = lines.by_ref().take(limit).collect();
+    let more = if lines.next().is_some() { (start + limit).to_string() } else { String::new() };
+    let metadata = json!({"resourceVersion": "1", "continue": more});
+    Ok(Some(format!(
+        "{{\"kind\":\"List\",\"apiVersion\":\"v1\",\"metadata\":{metadata},\"items\":[{}]}}",
+        items.join(",")
+    )))
 }
 
 fn answer(path: &str, query: &str, folder: &Path) -> Result<Value> {
