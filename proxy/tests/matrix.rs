@@ -93,7 +93,9 @@ fn check(endpoints: Endpoints, expected: Expect) {
 
 #[test]
 fn with_an_endpoint_here_and_one_elsewhere() {
-    check(Endpoints::HereAndThere, expect![[r#"
+    check(
+        Endpoints::HereAndThere,
+        expect![[r#"
         internal/external from     ClusterIP            NodePort             load balancer        external IP
         Cluster/Cluster   pod      here+there           here+there           here+there           here+there
         Cluster/Cluster   node     here+there           here+there           here+there           here+there
@@ -107,12 +109,15 @@ fn with_an_endpoint_here_and_one_elsewhere() {
         Local/Local       pod      here                 here+there           here+there           here+there
         Local/Local       node     here                 here+there           here+there           here+there
         Local/Local       outside  here as node         here                 here                 here
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn scenario_19_and_22_with_endpoints_only_elsewhere() {
-    check(Endpoints::OnlyThere, expect![[r#"
+    check(
+        Endpoints::OnlyThere,
+        expect![[r#"
         internal/external from     ClusterIP            NodePort             load balancer        external IP
         Cluster/Cluster   pod      there                there                there                there
         Cluster/Cluster   node     there                there                there                there
@@ -126,12 +131,15 @@ fn scenario_19_and_22_with_endpoints_only_elsewhere() {
         Local/Local       pod      unreachable          there                there                there
         Local/Local       node     unreachable          there                there                there
         Local/Local       outside  unreachable          unreachable          unreachable          unreachable
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn scenario_08_without_endpoints_every_address_refuses_everybody() {
-    check(Endpoints::None, expect![[r#"
+    check(
+        Endpoints::None,
+        expect![[r#"
         internal/external from     ClusterIP            NodePort             load balancer        external IP
         Cluster/Cluster   pod      refused              refused              refused              refused
         Cluster/Cluster   node     refused              refused              refused              refused
@@ -145,7 +153,8 @@ fn scenario_08_without_endpoints_every_address_refuses_everybody() {
         Local/Local       pod      refused              refused              refused              refused
         Local/Local       node     refused              refused              refused              refused
         Local/Local       outside  refused              refused              refused              refused
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
