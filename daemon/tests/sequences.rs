@@ -18,7 +18,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 const SEQUENCES: u64 = 100_000;
-const THREADS: u64 = 2;
+const THREADS: usize = 2;
 const EVENTS: usize = 10;
 /// Random objects that the sequences draw from.
 const SERVICES: usize = 300;
@@ -44,7 +44,7 @@ fn any_sequence_leads_to_the_tables_of_the_final_objects() {
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let pool = &pool;
-            scope.spawn(move || (thread..count).step_by(THREADS as usize).for_each(|seed| check(pool, seed)));
+            scope.spawn(move || (0..count).skip(thread).step_by(THREADS).for_each(|seed| check(pool, seed)));
         }
     });
 }

@@ -1,13 +1,13 @@
 //! The reducer: events in, snapshots out. The order in which objects arrive does not matter, a repeated
 //! object changes nothing, and a relist leads to the same state as the single changes it stands for.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::endpoint::{EndpointSlice, Endpoints};
 use crate::event::{Event, Kind, Object};
 use crate::member::Member;
-use crate::name::{Name, ObjectName};
+use crate::name::ObjectName;
 use crate::service::Service;
 use crate::snapshot::Snapshot;
 
@@ -20,8 +20,8 @@ pub struct Cluster {
     published: Arc<Snapshot>,
     services: HashMap<ObjectName, Arc<Service>>,
     slices: HashMap<ObjectName, Arc<EndpointSlice>>,
-    /// The slices of each service by slice name, whether or not the service exists yet.
-    by_service: HashMap<ObjectName, BTreeMap<Name, Arc<EndpointSlice>>>,
+    /// The slices of each service in order of their names, whether or not the service exists yet.
+    by_service: HashMap<ObjectName, Vec<Arc<EndpointSlice>>>,
     /// The names of the slices that each legacy Endpoints object stands for.
     endpoints: HashMap<ObjectName, Vec<ObjectName>>,
     /// The services whose member must be built anew.
@@ -137,10 +137,11 @@ impl Cluster {
         self.remove_slice(&slice.name);
         let service = service_of(&slice);
         let slice = Arc::new(slice);
-        self.by_service
-            .entry(service.clone())
-            .or_default()
-            .insert(slice.name.name.clone(), Arc::clone(&slice));
+        let siblings = self.by_service.entry(service.clone()).or_default();
+        let at = siblings.partition_point(|sibling| sibling.name < slice.name);
+        // Most services have one slice for as long as they live.
+        siblings.reserve_exact(1);
+        siblings.insert(at, Arc::clone(&slice));
         self.slices.insert(slice.name.clone(), slice);
         self.touched.insert(service);
     }
@@ -149,7 +150,7 @@ impl Cluster {
         let Some(slice) = self.slices.remove(name) else { return };
         let service = service_of(&slice);
         if let Some(siblings) = self.by_service.get_mut(&service) {
-            siblings.remove(&name.name);
+            siblings.retain(|sibling| sibling.name != *name);
             if siblings.is_empty() {
                 self.by_service.remove(&service);
             }
@@ -180,8 +181,8 @@ impl Cluster {
             self.current.services.remove(name);
             return;
         };
-        let slices = self.by_service.get(name).map(|slices| slices.values().cloned().collect());
-        let member = Member { service: Arc::clone(service), slices: slices.unwrap_or_default() };
+        let slices = self.by_service.get(name).cloned().unwrap_or_default();
+        let member = Member { service: Arc::clone(service), slices };
         self.current.services.insert(name.clone(), Arc::new(member));
     }
 }

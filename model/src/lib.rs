@@ -7,6 +7,7 @@
 mod cluster;
 mod endpoint;
 mod event;
+mod intern;
 mod member;
 mod name;
 mod node;
@@ -18,6 +19,7 @@ pub mod testing;
 pub use cluster::Cluster;
 pub use endpoint::{Conditions, Endpoint, EndpointPort, EndpointSlice, Endpoints, EndpointsSubset, Hints};
 pub use event::{Event, Kind, Object};
+pub use intern::Interner;
 pub use member::{Member, PortEndpoint};
 pub use name::{Name, ObjectName};
 pub use node::{Node, Pod};

@@ -67,16 +67,20 @@ impl Planner {
         let old = std::mem::replace(&mut self.snapshot, Arc::clone(snapshot));
         let changed: Vec<_> = snapshot.changed_since(&old).collect();
         // All that goes is taken out before anything comes, so that a frontend may change hands.
+        // What is new waits for its turn with nothing computed: at a start that is everything.
         let mut coming = Vec::with_capacity(changed.len());
         for change in &changed {
+            let Some(old) = change.old else {
+                coming.extend(change.new.map(|member| (member, None)));
+                continue;
+            };
             let after = change.new.map(|member| (member, contribute(member, &self.facts)));
-            if let Some(member) = change.old {
-                let kept = after.as_ref().filter(|(new, _)| new.service.created == member.service.created);
-                self.withdraw(member, kept.map(|(_, contribution)| contribution));
-            }
-            coming.extend(after);
+            let kept = after.as_ref().filter(|(new, _)| new.service.created == old.service.created);
+            self.withdraw(old, kept.map(|(_, contribution)| contribution));
+            coming.extend(after.map(|(member, contribution)| (member, Some(contribution))));
         }
         for (member, contribution) in coming {
+            let contribution = contribution.unwrap_or_else(|| contribute(member, &self.facts));
             self.add(member, contribution);
         }
         &self.tables

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
@@ -272,11 +273,17 @@ pub(crate) fn monotonic_ns() -> u64 {
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
-/// A mmapable map, in memory.
+/// How much of a map is mapped at once. The kernel counts every mapped page as this process' memory, touched or
+/// not, and maps are made for the largest cluster; the largest element divides it.
+const CHUNK: usize = 1 << 18;
+
+/// A mmapable map, in memory: its addresses are reserved, and each chunk is mapped when it is first used.
 #[derive(Debug)]
 pub(crate) struct Memory {
+    map: OwnedFd,
     start: NonNull<u8>,
     len: usize,
+    mapped: Box<[AtomicBool]>,
 }
 
 // SAFETY: the memory is shared with the kernel anyway; every access goes through raw pointers.
@@ -287,35 +294,54 @@ unsafe impl Sync for Memory {}
 impl Memory {
     /// Maps `len` bytes of a map.
     pub(crate) fn map(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        // SAFETY: a new mapping at an address of the kernel's choice.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map.as_raw_fd(),
-                0,
-            )
-        };
+        let (null, nowhere) =
+            (std::ptr::null_mut(), libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+        // SAFETY: a new mapping at an address of the kernel's choice, which nothing can touch.
+        let start = unsafe { libc::mmap(null, len, libc::PROT_NONE, nowhere, -1, 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
         let start =
             NonNull::new(start.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
-        Ok(Self { start, len })
+        let mapped = (0..len.div_ceil(CHUNK)).map(|_| AtomicBool::new(false)).collect();
+        let memory = Self { map: map.try_clone_to_owned()?, start, len, mapped };
+        memory.map_chunk(0)?;
+        Ok(memory)
     }
 
     /// The element `index` of an array of `T`.
     ///
     /// # Panics
     ///
-    /// If the array has no such element.
+    /// If the array has no such element, or if the kernel has no memory for the page tables of its chunk.
     pub(crate) fn at<T>(&self, index: usize) -> NonNull<T> {
+        const { assert!(CHUNK.is_multiple_of(size_of::<T>())) };
         let offset = index * size_of::<T>();
         assert!(offset + size_of::<T>() <= self.len, "element {index} is beyond the map");
+        if !self.mapped[offset / CHUNK].load(Ordering::Acquire) {
+            self.map_chunk(offset / CHUNK).expect("what is mapped in part can be mapped in whole");
+        }
         // SAFETY: inside the mapping, as just asserted.
         unsafe { self.start.add(offset) }.cast()
+    }
+
+    /// Another thread may do the same: both mappings are one.
+    fn map_chunk(&self, chunk: usize) -> io::Result<()> {
+        let offset = chunk * CHUNK;
+        let len = CHUNK.min(self.len - offset);
+        // SAFETY: inside the reserved addresses.
+        let address = unsafe { self.start.add(offset) };
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
+        let from = libc::off_t::try_from(offset).expect("a map is smaller than an address space");
+        // SAFETY: it takes the place of addresses that are ours and that nobody has been given yet, or of the
+        // same mapping.
+        let mapped =
+            unsafe { libc::mmap(address.as_ptr().cast(), len, access, kind, self.map.as_raw_fd(), from) };
+        if mapped == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        self.mapped[chunk].store(true, Ordering::Release);
+        Ok(())
     }
 }
 

@@ -4,8 +4,6 @@
 //! Whether the packets of pods are rewritten when they leave the cluster is no input of any of it: a pod's socket
 //! is translated when it connects, so its packets go to an endpoint and carry the pod's own address.
 
-use std::fmt::Write as _;
-
 use expect_test::{Expect, expect};
 use model::testing::{endpoint, ip, service, slice, snapshot};
 use model::{Object, Protocol, TrafficPolicy};
@@ -72,16 +70,16 @@ fn cell(decision: &Decision) -> String {
 #[expect(clippy::needless_pass_by_value, reason = "reads better at the call")]
 fn check(endpoints: Endpoints, expected: Expect) {
     let mut text = format!("{:16} {:8}", "internal/external", "from");
-    KINDS.iter().for_each(|(kind, ..)| write!(text, " {kind:20}").unwrap());
+    KINDS.iter().for_each(|(kind, ..)| text.push_str(&format!(" {kind:20}")));
     text.push('\n');
     for internal in POLICIES {
         for external in POLICIES {
             let tables = tables(internal, external, endpoints);
             for (who, client) in CLIENTS {
-                write!(text, "{:17} {who:8}", format!("{internal:?}/{external:?}")).unwrap();
+                text.push_str(&format!("{:17} {who:8}", format!("{internal:?}/{external:?}")));
                 for (_, address, port) in KINDS {
                     let decision = decide(&tables, &Frontend::new(ip(address), port, Protocol::Tcp), client);
-                    write!(text, " {:20}", cell(&decision)).unwrap();
+                    text.push_str(&format!(" {:20}", cell(&decision)));
                 }
                 text.push('\n');
             }

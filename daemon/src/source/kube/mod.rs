@@ -17,7 +17,7 @@ use ::kube::{Client, Resource};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use model::{Event, Kind, Object, ObjectName};
+use model::{Event, Interner, Kind, Object, ObjectName};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
@@ -188,7 +188,13 @@ impl Link {
     }
 
     fn watch<K: Watchable>(&self, tasks: &mut JoinSet<()>, watch: Watch<K>, streaming: bool) {
-        let sink = Sink { link: self.clone(), kind: watch.kind, list: Vec::new(), bad: BTreeMap::new() };
+        let sink = Sink {
+            link: self.clone(),
+            kind: watch.kind,
+            list: Vec::new(),
+            bad: BTreeMap::new(),
+            names: Interner::default(),
+        };
         tasks.spawn(watch.run(sink, streaming));
     }
 
@@ -301,6 +307,7 @@ struct Sink {
     list: Vec<Object>,
     /// The objects that could not be taken.
     bad: BTreeMap<ObjectName, Problem>,
+    names: Interner,
 }
 
 impl Sink {
@@ -316,7 +323,7 @@ impl Sink {
                 return;
             }
             watcher::Event::InitApply(object) => {
-                match convert(&object) {
+                match self.convert(&object, convert) {
                     Ok(object) => self.list.extend(object),
                     Err(bad) => self.note(bad),
                 }
@@ -326,7 +333,10 @@ impl Sink {
                 self.report();
                 Event::Replace(self.kind, std::mem::take(&mut self.list))
             }
-            watcher::Event::Apply(object) => self.applied(&object, convert(&object)),
+            watcher::Event::Apply(object) => {
+                let converted = self.convert(&object, convert);
+                self.applied(&object, converted)
+            }
             watcher::Event::Delete(object) => {
                 let name = name(self.kind, &object);
                 self.good(&name);
@@ -335,6 +345,16 @@ impl Sink {
         };
         // Whether anybody listens is looked at where the next event is awaited.
         let _closed = self.link.events.send(event).await;
+    }
+
+    fn convert<K: Watchable>(
+        &mut self,
+        object: &K,
+        convert: fn(&K) -> Result<Option<Object>, BadObject>,
+    ) -> Result<Option<Object>, BadObject> {
+        let mut converted = convert(object)?;
+        converted.iter_mut().for_each(|object| self.names.share(object));
+        Ok(converted)
     }
 
     /// An object that cannot be taken, or that says nothing to a node, is as good as gone: a list that came
