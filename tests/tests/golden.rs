@@ -44,17 +44,29 @@ golden! {
     affinity,
     broken_manifests,
     claimed_twice,
-    dual_stack,
+    contradictions,
+    external_ips,
     external_name,
     hand_written_endpoints,
     headless,
-    left_alone,
     local_policy,
+    maximal_names,
     named_target_port,
     node_port,
     scale_to_zero,
+    scenario_09_10_11_12_endpoints_come_and_go,
+    scenario_16_17_terminating,
+    scenario_18_19_20_external_policy_local,
+    scenario_21_22_internal_policy_local,
+    scenario_23_health_ports,
+    scenario_24_hints,
+    scenario_28_source_ranges,
+    scenario_29_ip_mode,
+    scenario_30_type_changes,
+    scenario_31_swap,
+    scenario_32_left_alone,
+    scenario_33_dual_stack,
     slices_merge,
-    terminating,
 }
 
 fn folder() -> PathBuf {
@@ -85,6 +97,9 @@ fn check(name: &str) {
         for conflict in planner.conflicts() {
             let proxy::Conflict { frontend, winner, loser } = conflict;
             writeln!(out, "conflict: {frontend} is {winner}'s, not {loser}'s").unwrap();
+        }
+        for (name, port) in planner.health_ports() {
+            writeln!(out, "health port {} {name}: {} here", port.port, port.local).unwrap();
         }
         writeln!(out, "{tables}\n{zone}").unwrap();
     }
@@ -117,7 +132,7 @@ fn only_ours(dump: &str) -> String {
 fn facts() -> Facts {
     Facts {
         name: "node-a".into(),
-        zone: None,
+        zone: Some("zone-a".into()),
         addresses: vec![model::testing::ip("192.0.2.10"), model::testing::ip("2001:db8:2::10")],
         cluster_dns: vec![model::testing::ip("10.96.0.10")],
     }

@@ -11,8 +11,8 @@ use model::{
     ObjectName,
 };
 
-use super::{BadObject, Fault, Wrong, dns_label, ip, label, object_name, port};
-use crate::source::convert::value::protocol;
+use super::value::{protocol, routable};
+use super::{BadObject, Fault, Wrong, dns_label, label, object_name, port};
 
 /// The service that a slice belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -46,7 +46,7 @@ fn slice(object: &api::EndpointSlice) -> Result<Option<EndpointSlice>, Fault> {
         // Consumers read an endpoint's first address only, as the API asks.
         let Some(text) = written.addresses.first() else { continue };
         let field = format!("endpoints[{index}].addresses[0]");
-        let address = ip(text).and_then(|ip| family.check(ip)).map_err(|wrong| wrong.at(field))?;
+        let address = routable(text).and_then(|ip| family.check(ip)).map_err(|wrong| wrong.at(field))?;
         endpoints.push(endpoint(address, written, &name.namespace, index)?);
     }
     let ports = slice_ports(object.ports.as_deref().unwrap_or_default())?;
@@ -157,7 +157,7 @@ fn legacy_address(
     field: &str,
 ) -> Result<Endpoint, Fault> {
     Ok(Endpoint {
-        address: ip(&from.ip).map_err(|wrong| wrong.at(format!("{field}.ip")))?,
+        address: routable(&from.ip).map_err(|wrong| wrong.at(format!("{field}.ip")))?,
         conditions: Conditions { ready, serving: ready, terminating: false },
         node: name(from.node_name.as_deref()),
         zone: None,

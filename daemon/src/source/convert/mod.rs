@@ -48,6 +48,9 @@ pub enum Wrong {
     /// A text that is not an address.
     #[error("{0:?} is not an IP address")]
     Address(String),
+    /// An address that leads nowhere else.
+    #[error("{0} is unspecified, loopback or link-local")]
+    Special(std::net::IpAddr),
     /// An address of the other family than its surroundings say.
     #[error("{0} is not an {1} address")]
     Family(std::net::IpAddr, &'static str),

@@ -11,7 +11,7 @@ use model::{
 };
 
 use super::{BadObject, Fault, Wrong, dns_label, dns_name, ip, label, net, object_name, port};
-use crate::source::convert::value::protocol;
+use crate::source::convert::value::{protocol, routable};
 
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` where it is not written: three hours.
 const AFFINITY_TIMEOUT: i32 = 10_800;
@@ -43,7 +43,11 @@ fn convert(object: &api::Service) -> Result<Service, Fault> {
     Ok(Service {
         created: object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
         ports: ports(spec, &kind)?,
-        external_ips: addresses(spec.external_ips.as_deref().unwrap_or_default(), "spec.externalIPs")?,
+        external_ips: addresses(
+            spec.external_ips.as_deref().unwrap_or_default(),
+            "spec.externalIPs",
+            routable,
+        )?,
         load_balancer: load_balancer(object, spec, &kind)?,
         traffic: traffic(spec)?,
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
@@ -93,7 +97,7 @@ fn cluster_ips(spec: &api::ServiceSpec) -> Result<ClusterIps, Fault> {
     if texts == ["None"] {
         return Ok(ClusterIps::Headless);
     }
-    let ips = addresses(&texts, field)?;
+    let ips = addresses(&texts, field, ip)?;
     match ips.as_slice() {
         [] | [_] => Ok(ClusterIps::Addresses(ips)),
         [first, second] if first.is_ipv4() != second.is_ipv4() => Ok(ClusterIps::Addresses(ips)),
@@ -101,10 +105,14 @@ fn cluster_ips(spec: &api::ServiceSpec) -> Result<ClusterIps, Fault> {
     }
 }
 
-fn addresses<T: AsRef<str>>(texts: &[T], field: &str) -> Result<Vec<IpAddr>, Fault> {
+fn addresses<T: AsRef<str>>(
+    texts: &[T],
+    field: &str,
+    read: fn(&str) -> Result<IpAddr, Wrong>,
+) -> Result<Vec<IpAddr>, Fault> {
     let single = field.ends_with("IP");
     let place = |index| if single { field.to_owned() } else { format!("{field}[{index}]") };
-    let each = |(index, text): (usize, &T)| ip(text.as_ref()).map_err(|wrong| wrong.at(place(index)));
+    let each = |(index, text): (usize, &T)| read(text.as_ref()).map_err(|wrong| wrong.at(place(index)));
     texts.iter().enumerate().map(each).collect()
 }
 

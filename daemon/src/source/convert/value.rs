@@ -24,6 +24,17 @@ pub(crate) fn ip(text: &str) -> Result<IpAddr, Wrong> {
     text.parse().ok().filter(|ip| !mapped(ip)).ok_or_else(|| Wrong::Address(text.to_owned()))
 }
 
+/// An address that can be somebody else's: what the API server asks of endpoints and of external IPs.
+pub(super) fn routable(text: &str) -> Result<IpAddr, Wrong> {
+    let ip = ip(text)?;
+    let link_local = match ip {
+        IpAddr::V4(v4) => v4.is_link_local() || matches!(v4.octets(), [224, 0, 0, _]),
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.segments()[0] & 0xff0f == 0xff02,
+    };
+    let is_nobodys = ip.is_unspecified() || ip.is_loopback() || link_local;
+    if is_nobodys { Err(Wrong::Special(ip)) } else { Ok(ip) }
+}
+
 /// A range of addresses; bits after the prefix are cut off.
 pub(crate) fn net(text: &str) -> Result<IpNet, Wrong> {
     text.parse::<IpNet>().map(|net| net.trunc()).map_err(|_| Wrong::Net(text.to_owned()))
