@@ -205,6 +205,7 @@ pub fn source_config(args: &RunArgs, facts: &Facts) -> SourceConfig {
             node_name: facts.node_name.value.clone(),
             all_nodes: args.network.node_routes != NodeRouteMode::Off,
             all_pods: args.names.dns_pod_names == PodNames::Verified,
+            patience: source::kube::PATIENCE,
         }),
     }
 }

@@ -5,12 +5,14 @@
 mod api_server;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use api_server::ApiServer;
+use fairway::health::Health;
 use fairway::notice::{Notice, Subject};
 use fairway::source::{Connection, Error, Reports, SourceConfig, kube, run};
 use model::{Cluster, Event, Kind, ObjectName, Snapshot};
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +44,21 @@ impl Bench {
     }
 
     fn reach(server: ApiServer, kubeconfig: &str, api_server: Option<String>) -> Self {
+        Self::reach_within(server, kubeconfig, api_server, kube::PATIENCE)
+    }
+
+    /// With little patience for a server that says nothing.
+    fn impatient(server: ApiServer) -> Self {
+        let kubeconfig = server.kubeconfig();
+        Self::reach_within(server, &kubeconfig, None, Duration::from_millis(300))
+    }
+
+    fn reach_within(
+        server: ApiServer,
+        kubeconfig: &str,
+        api_server: Option<String>,
+        patience: Duration,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config");
         std::fs::write(&path, kubeconfig).unwrap();
@@ -51,6 +68,7 @@ impl Bench {
             node_name: "a".to_owned(),
             all_nodes: false,
             all_pods: false,
+            patience,
         };
         let (sender, events) = mpsc::channel(1024);
         let (reports, cancel) = (Reports::new(), CancellationToken::new());
@@ -248,6 +266,113 @@ async fn a_dropped_connection_is_taken_up_where_it_ended() {
 }
 
 #[tokio::test]
+async fn a_server_that_falls_silent_is_noticed_and_what_was_missed_is_listed() {
+    let mut bench = Bench::impatient(small_server().await);
+    bench.until("the service", |snapshot| web(snapshot, 80)).await;
+    bench.server.fall_silent();
+    bench.server.put(SERVICES, service("web", 81));
+    // Nothing is closed, and no watch fails: only that questions are not answered tells.
+    bench.until_connection(|connection| matches!(connection, Connection::Away { .. })).await;
+    assert!(web(&bench.cluster.snapshot(), 80), "what is known stays");
+    bench.server.speak();
+    bench.until("what was missed", |snapshot| web(snapshot, 81)).await;
+    bench.until_connection(|connection| *connection == Connection::Connected).await;
+}
+
+#[tokio::test]
+async fn a_list_that_never_ends_is_given_up_and_asked_for_anew() {
+    let server = small_server().await;
+    server.fall_silent();
+    let mut bench = Bench::impatient(server);
+    bench.until_connection(|connection| matches!(connection, Connection::Away { .. })).await;
+    bench.server.speak();
+    bench.until("the service", |snapshot| web(snapshot, 80) && snapshot.is_complete()).await;
+}
+
+#[tokio::test]
+async fn an_absent_server_is_asked_less_and_less_often_and_out_of_step() {
+    let server = small_server().await;
+    server.forbid(PODS);
+    let mut bench = Bench::start(server).await;
+    bench.until("the service", |snapshot| web(snapshot, 80)).await;
+    let asked = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let times = bench.server.times(PODS);
+            if times.len() >= 4 {
+                return times;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let times = asked.await.expect("it is asked again");
+    let gaps: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.iter().all(|gap| *gap > Duration::from_millis(300)), "hammered: {gaps:?}");
+    assert!(gaps[2] > gaps[0], "it does not back off: {gaps:?}");
+    let whole = |gap: &Duration| gap.as_millis().is_multiple_of(100);
+    assert!(!gaps.iter().all(whole), "every node would ask in step: {gaps:?}");
+}
+
+#[tokio::test]
+async fn scenario_36_an_absent_server_is_told_with_since_when() {
+    let mut bench = Bench::start(small_server().await).await;
+    bench.until("the service", |snapshot| web(snapshot, 80)).await;
+    let health = Health::new(bench.reports.connection(), bench.reports.notices().clone());
+    health.applied(1, false, SystemTime::now());
+    let mut registry = Registry::default();
+    bench.reports.register(&mut registry);
+    let metric = |name: &str| {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap();
+        line.parse::<i64>().unwrap()
+    };
+    assert_eq!((metric("source_connected"), metric("source_away_since_timestamp_seconds")), (1, 0));
+    let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    bench.server.go_away();
+    bench.until_connection(|connection| matches!(connection, Connection::Away { .. })).await;
+    let since = metric("source_away_since_timestamp_seconds");
+    assert!(metric("source_connected") == 0 && since >= i64::try_from(before).unwrap(), "{since}");
+    let status = health.status(SystemTime::now());
+    assert!(status.is_eligible() && status.api_server_away.is_some(), "{status:?}");
+    bench.server.come_back().await;
+    bench.until_connection(|connection| *connection == Connection::Connected).await;
+    assert_eq!((metric("source_connected"), metric("source_away_since_timestamp_seconds")), (1, 0));
+    assert_eq!(health.status(SystemTime::now()).api_server_away, None);
+}
+
+#[tokio::test]
+async fn slices_that_come_before_their_service_wait_for_it() {
+    let server = ApiServer::start("30").await;
+    server.put(SLICES, slice("web-1", "10.1.0.2"));
+    let mut bench = Bench::start(server).await;
+    bench.until("the lists", |snapshot| snapshot.listed.contains(Kind::EndpointSlice)).await;
+    bench.server.put(SLICES, slice("web-2", "10.1.0.3"));
+    bench.server.put(SERVICES, service("web", 80));
+    bench.until("both endpoints", |snapshot| endpoints(snapshot) == ["10.1.0.2", "10.1.0.3"]).await;
+}
+
+#[tokio::test]
+async fn a_service_made_anew_under_its_old_name_is_the_new_one() {
+    let mut bench = Bench::start(small_server().await).await;
+    bench.until("the service", |snapshot| web(snapshot, 80)).await;
+    // Its creation time goes back, as on a server whose clock was put right: the order is that of versions.
+    for (port, created) in [(81, "2030-01-01T00:00:00Z"), (82, "1990-01-01T00:00:00Z")] {
+        let mut anew = service("web", port);
+        anew["metadata"]["creationTimestamp"] = json!(created);
+        bench.server.delete(SERVICES, "shop", "web");
+        bench.server.put(SERVICES, anew);
+        let number = u16::try_from(port).unwrap();
+        bench.until("the new service", |snapshot| web(snapshot, number)).await;
+        assert_eq!(endpoints(&bench.cluster.snapshot()), ["10.1.0.2"], "its slices stay");
+    }
+    // The same while nobody looks: deleted and made anew between two connections.
+    bench.server.drop_connections();
+    bench.server.delete(SERVICES, "shop", "web");
+    bench.server.put(SERVICES, service("web", 83));
+    bench.until("the newest service", |snapshot| web(snapshot, 83)).await;
+}
+
+#[tokio::test]
 async fn a_forgotten_version_is_answered_by_a_new_list() {
     for at_start in [false, true] {
         let mut bench = Bench::start(small_server().await).await;
@@ -395,6 +520,7 @@ async fn a_url_that_is_none_is_one_sentence() {
             node_name: "a".to_owned(),
             all_nodes: false,
             all_pods: false,
+            patience: kube::PATIENCE,
         };
         let (sender, _events) = mpsc::channel(1);
         let result = run(SourceConfig::Kube(config), sender, Reports::new(), CancellationToken::new()).await;
@@ -416,6 +542,7 @@ async fn a_kubeconfig_that_cannot_be_used_is_one_sentence() {
             node_name: "a".to_owned(),
             all_nodes: false,
             all_pods: false,
+            patience: kube::PATIENCE,
         };
         let (sender, _events) = mpsc::channel(1);
         let result: Result<(), Error> =

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use futures::StreamExt;
 use http_body_util::combinators::BoxBody;
@@ -41,6 +42,12 @@ struct State {
     /// Some: the next resumed watch of services is refused, as HTTP status or as an event.
     expire: Option<bool>,
     requests: Vec<String>,
+    /// When each came.
+    asked: Vec<Instant>,
+    /// Requests are taken and never answered.
+    silent: bool,
+    /// Watches of an earlier life say nothing any more, and stay open.
+    life: u64,
     /// Cancelled to cut all connections.
     connections: CancellationToken,
     /// Cancelled to stop listening.
@@ -60,6 +67,9 @@ impl ApiServer {
             slices: true,
             expire: None,
             requests: Vec::new(),
+            asked: Vec::new(),
+            silent: false,
+            life: 0,
             connections: CancellationToken::new(),
             listening: CancellationToken::new(),
         };
@@ -153,6 +163,25 @@ impl ApiServer {
         state.oldest = state.version;
     }
 
+    /// Like a machine that has lost its power: nothing is answered, and nothing is closed.
+    pub(crate) fn fall_silent(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.silent = true;
+        state.life += 1;
+    }
+
+    /// New requests are answered again; what was open stays silent.
+    pub(crate) fn speak(&self) {
+        self.state.lock().unwrap().silent = false;
+    }
+
+    /// When requests came whose target begins so.
+    pub(crate) fn times(&self, path: &str) -> Vec<Instant> {
+        let state = self.state.lock().unwrap();
+        let all = std::iter::zip(&state.requests, &state.asked);
+        all.filter(|(request, _)| request.starts_with(path)).map(|(_, at)| *at).collect()
+    }
+
     pub(crate) fn drop_connections(&self) {
         let mut state = self.state.lock().unwrap();
         std::mem::take(&mut state.connections).cancel();
@@ -229,24 +258,18 @@ async fn answer(
         let body = request.into_body().collect().await.unwrap().to_bytes();
         return Ok(create(&mut state.lock().unwrap(), &path, serde_json::from_slice(&body).unwrap()));
     }
+    let is_silent = state.lock().unwrap().silent;
+    if is_silent {
+        return std::future::pending().await;
+    }
     let mut locked = state.lock().unwrap();
     locked.requests.push(request.uri().to_string());
+    locked.asked.push(Instant::now());
     if let Some(object) = one(&locked, &path) {
         return Ok(full(StatusCode::OK, object));
     }
-    if path == "/version" {
-        let info = json!({"major": "1", "minor": locked.minor, "gitVersion": "", "gitCommit": "",
-            "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "", "platform": ""});
-        return Ok(full(StatusCode::OK, &info));
-    }
-    if path == "/apis/discovery.k8s.io/v1" {
-        if !locked.slices {
-            return Ok(refuse(404, "the server could not find the requested resource"));
-        }
-        return Ok(full(
-            StatusCode::OK,
-            &json!({"kind": "APIResourceList", "groupVersion": "discovery.k8s.io/v1", "resources": []}),
-        ));
+    if let Some(answer) = discovery(&locked, &path) {
+        return Ok(answer);
     }
     if locked.forbidden.contains(&path) {
         return Ok(refuse(403, &format!("{} is forbidden", path.rsplit('/').next().unwrap())));
@@ -284,6 +307,25 @@ async fn answer(
     }
     drop(locked);
     Ok(watch_from(first, Some((from, path, state, changed))))
+}
+
+/// What a client asks before it asks for objects.
+fn discovery(state: &State, path: &str) -> Option<Response<Body>> {
+    match path {
+        "/version" => Some(full(
+            StatusCode::OK,
+            &json!({"major": "1", "minor": state.minor, "gitVersion": "", "gitCommit": "",
+                "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "", "platform": ""}),
+        )),
+        "/apis/discovery.k8s.io/v1" if !state.slices => {
+            Some(refuse(404, "the server could not find the requested resource"))
+        }
+        "/apis/discovery.k8s.io/v1" => Some(full(
+            StatusCode::OK,
+            &json!({"kind": "APIResourceList", "groupVersion": "discovery.k8s.io/v1", "resources": []}),
+        )),
+        _ => None,
+    }
 }
 
 fn gone() -> Value {
@@ -335,11 +377,15 @@ fn watch_from(first: Vec<Value>, rest: Option<Rest>) -> Response<Body> {
     }
     if let Some((mut from, path, state, changed)) = rest {
         let mut changes = changed.subscribe();
+        let life = state.lock().unwrap().life;
         tokio::spawn(async move {
             loop {
                 changes.mark_unchanged();
                 let news: Vec<_> = {
                     let state = state.lock().unwrap();
+                    if state.life != life {
+                        break;
+                    }
                     let of = |entry: &&(u64, String, &str, Value)| entry.0 > from && entry.1 == path;
                     state.history.iter().filter(of).cloned().collect()
                 };
@@ -354,6 +400,7 @@ fn watch_from(first: Vec<Value>, rest: Option<Rest>) -> Response<Body> {
                     changed = changes.changed() => if changed.is_err() { return },
                 }
             }
+            lines.closed().await;
         });
     }
     let stream = futures::stream::unfold(stream, |mut stream| async { Some((stream.recv().await?, stream)) });
