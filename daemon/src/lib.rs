@@ -14,6 +14,7 @@ mod http;
 mod logging;
 mod name_args;
 pub mod names;
+pub mod memory;
 mod network;
 pub mod notice;
 pub mod processes;

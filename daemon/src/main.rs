@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use fairway::commands;
 
 fn main() -> ExitCode {
+    fairway::memory::be_frugal();
     match fairway::config::parse(std::env::args_os()).and_then(commands::run) {
         Ok(code) => code,
         Err(error) => {

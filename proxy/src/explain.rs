@@ -2,8 +2,9 @@
 //! out. Pure; for `fairway explain`.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use model::{Member, Name, ObjectName, Snapshot};
+use model::{Conditions, Hints, Member, Name, ObjectName, Snapshot};
 
 use crate::plan::Facts;
 use crate::select::{Standing, select};
@@ -31,6 +32,12 @@ pub struct Explained {
     pub pod: Option<ObjectName>,
     /// Its node, where known.
     pub node: Option<Name>,
+    /// Its zone, where known.
+    pub zone: Option<Name>,
+    /// Ready, serving, terminating: over all slices.
+    pub conditions: Conditions,
+    /// The zones and nodes that it is meant for.
+    pub hints: Option<Arc<Hints>>,
     /// Its standing in the cluster window.
     pub cluster: Standing,
     /// Its standing in the local window.
@@ -53,7 +60,8 @@ pub fn explain(tables: &Tables, snapshot: &Snapshot, facts: &Facts, frontend: &F
     }
 }
 
-fn endpoints(member: &Member, key: &ServiceKey, facts: &Facts) -> Vec<Explained> {
+/// Every endpoint of a service port, of both families, and why it is in or out.
+pub fn endpoints(member: &Member, key: &ServiceKey, facts: &Facts) -> Vec<Explained> {
     let ports = member.service.ports.iter();
     let Some(port) = ports.into_iter().find(|port| port.name == key.port && port.protocol == key.protocol)
     else {
@@ -68,6 +76,9 @@ fn endpoints(member: &Member, key: &ServiceKey, facts: &Facts) -> Vec<Explained>
             port: selected.endpoint.port,
             pod: selected.endpoint.endpoint.pod.clone(),
             node: selected.endpoint.endpoint.node.clone(),
+            zone: selected.endpoint.endpoint.zone.clone(),
+            conditions: selected.endpoint.conditions,
+            hints: selected.endpoint.endpoint.hints.clone(),
             cluster: selected.cluster,
             local: selected.local,
             other_family: family != key.family,

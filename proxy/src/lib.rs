@@ -40,7 +40,7 @@ pub use dataplane::{DataplaneError, Heartbeat, Kernel};
 pub use decide::{Client, Decision, Source, decide};
 pub use diff::{Changes, GRACE, Unfit, What, diff, shrink};
 pub use dump::ParseError;
-pub use explain::{Explained, Explanation, explain};
+pub use explain::{Explained, Explanation, endpoints, explain};
 pub use fake::Fake;
 pub use health::{HealthPort, HealthPorts};
 pub use metrics::Metrics;

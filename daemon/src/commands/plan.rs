@@ -1,4 +1,4 @@
-//! `fairway plan`: what would be programmed and answered for a folder of manifests. Reads files, touches
+//! `fairway plan`: what would be programmed and answered for a folder of manifests, and why. Reads files, touches
 //! nothing, needs no privileges.
 
 use std::process::ExitCode;
@@ -14,8 +14,9 @@ use crate::cli::RunArgs;
 use crate::facts::{self, Facts};
 use crate::names::zone_config;
 use crate::source::manifests;
+use crate::views::standing;
 
-/// Prints tables and zone; the problems of the folder go to standard error, and make the exit code 1.
+/// Prints tables, why each endpoint is in or out, and zone; the problems of the folder go to standard error, and make the exit code 1.
 ///
 /// # Errors
 /// One sentence about the options or the folder.
@@ -37,10 +38,11 @@ pub(super) fn plan(args: &RunArgs) -> Result<ExitCode> {
         cluster_dns: cluster_dns.clone(),
     };
     let mut planner = Planner::new(planned.clone());
-    let tables = planner.update(&snapshot, &planned).dump();
+    let tables = planner.update(&snapshot, &planned).clone();
+    let why = standing::reasons(&planner, &tables, &snapshot, &planned);
     let mut names = Names::new(zone_config(args, &cluster_dns, &node.pod_cidrs(&snapshot).value)?);
     names.learn(&Arc::clone(&snapshot), &Default::default());
-    super::print(&format!("{tables}\n{}", names.reader().zone().dump()))?;
+    super::print(&format!("{}\n{why}\n{}", tables.dump(), names.reader().zone().dump()))?;
     for problem in &problems {
         eprintln!("fairway: {problem}");
     }

@@ -8,10 +8,11 @@ use anyhow::{Result, bail};
 use dns::{Answer, Data, DomainName, Question, RecordType, Zone};
 use ebpf::frontend::FrontendWord;
 use model::{Affinity, Member, Protocol};
-use proxy::{Explained, Explanation as Said, Frontend};
+use proxy::{Client, Decision, Explained, Explanation as Said, Frontend, Source, decide};
 use sandbox::Record;
 use serde::{Deserialize, Serialize};
 
+use super::standing;
 use crate::step::Progress;
 
 /// What is asked.
@@ -58,6 +59,8 @@ pub struct Dialled {
     pub service: Option<String>,
     /// Its endpoints.
     pub endpoints: Vec<EndpointStanding>,
+    /// The kind of the address, and the policy and ranges that hold for it.
+    pub rule: String,
     /// How one is chosen.
     pub choice: String,
 }
@@ -71,6 +74,8 @@ pub struct EndpointStanding {
     pub node: Option<String>,
     /// Its pod.
     pub pod: Option<String>,
+    /// Conditions, zone and hints, in words.
+    pub facts: String,
     /// `in: ...` or `out: ...`, with the reason.
     pub standing: String,
     /// Whether it may be chosen.
@@ -112,7 +117,7 @@ pub fn explain(
     records: &[Record],
     request: &Request,
 ) -> Result<Explanation> {
-    let (from, namespace) = client(records, request.from.as_deref())?;
+    let (from, namespace, client) = client(progress, records, request.from.as_deref())?;
     let mut explanation = Explanation { from, ..Explanation::default() };
     let addresses = match request.host.parse::<IpAddr>() {
         Ok(ip) => vec![ip],
@@ -120,32 +125,39 @@ pub fn explain(
     };
     for ip in &addresses {
         let frontends = frontends(progress, *ip, request.port);
-        explanation.frontends.extend(frontends.iter().map(|frontend| dialled(progress, frontend)));
+        explanation.frontends.extend(frontends.iter().map(|frontend| dialled(progress, frontend, client)));
     }
     explanation.verdict = verdict(&explanation, &addresses);
     Ok(explanation)
 }
 
-/// The client in words, and the namespace whose search path it has.
-fn client(records: &[Record], from: Option<&str>) -> Result<(String, String)> {
+/// The client in words, the namespace whose search path it has, and what it is to this node.
+fn client(progress: &Progress, records: &[Record], from: Option<&str>) -> Result<(String, String, Client)> {
     let default = "default".to_owned();
-    let Some(from) = from else { return Ok(("this node".to_owned(), default)) };
+    let Some(from) = from else { return Ok(("this node".to_owned(), default, Client::Node)) };
+    let pod = |record: &Record| {
+        let words = format!("pod {}/{}", record.pod.namespace, record.pod.name);
+        let client = if record.host_network { Client::Node } else { Client::Pod };
+        (words, record.pod.namespace.clone(), client)
+    };
     if let Ok(ip) = from.parse::<IpAddr>() {
-        let pod = records.iter().find(|record| record.addresses.contains(&ip) && !record.host_network);
-        return Ok(match pod {
-            Some(record) => {
-                (format!("pod {}/{}", record.pod.namespace, record.pod.name), record.pod.namespace.clone())
-            }
-            None => (format!("{ip}, which is no pod of this node"), default),
+        let found = records.iter().find(|record| record.addresses.contains(&ip) && !record.host_network);
+        let own = progress.facts.iter().any(|facts| facts.addresses.contains(&ip));
+        return Ok(match found {
+            Some(record) => pod(record),
+            None if own || ip.is_loopback() => ("this node".to_owned(), default, Client::Node),
+            None => (format!("{ip}, outside of this node"), default, Client::Outside),
         });
     }
     let name = from.strip_prefix("pod/").unwrap_or(from);
     let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
-    let known = records.iter().any(|record| record.pod.namespace == namespace && record.pod.name == name);
-    if !known {
-        bail!("no pod {namespace}/{name} runs on this node; `fairway get sandboxes` lists those that do");
+    let known = records.iter().find(|record| record.pod.namespace == namespace && record.pod.name == name);
+    match known {
+        Some(record) => Ok(pod(record)),
+        None => {
+            bail!("no pod {namespace}/{name} runs on this node; `fairway get sandboxes` lists those that do")
+        }
     }
-    Ok((format!("pod {namespace}/{name}"), namespace.to_owned()))
 }
 
 /// Walks the search path as a pod's resolver does: the first name with an address of either family ends it.
@@ -224,11 +236,12 @@ fn frontends(progress: &Progress, ip: IpAddr, port: Option<u16>) -> Vec<Frontend
     tables.contains_key(&any).then_some(any).into_iter().collect()
 }
 
-fn dialled(progress: &Progress, frontend: &Frontend) -> Dialled {
+fn dialled(progress: &Progress, frontend: &Frontend, client: Client) -> Dialled {
     let dialled = |choice: &str| Dialled {
         frontend: frontend.to_string(),
         service: None,
         endpoints: Vec::new(),
+        rule: String::new(),
         choice: choice.to_owned(),
     };
     let Some(facts) = &progress.facts else { return dialled("the first lists are not complete") };
@@ -241,45 +254,62 @@ fn dialled(progress: &Progress, frontend: &Frontend) -> Dialled {
     let Some(member) = progress.snapshot.services.get(&key.name) else {
         return dialled("going: the service is gone, its address follows");
     };
-    let is_local = flags & FrontendWord::SOCKET_LOCAL != 0;
-    let endpoints: Vec<EndpointStanding> =
-        endpoints.iter().map(|endpoint| standing(endpoint, is_local)).collect();
-    let used = endpoints.iter().filter(|endpoint| endpoint.is_used).count();
+    let local_flag = match client {
+        Client::Pod | Client::Node => FrontendWord::SOCKET_LOCAL,
+        Client::Outside => FrontendWord::PACKET_LOCAL,
+    };
+    let is_local = flags & local_flag != 0;
     Dialled {
         frontend: frontend.to_string(),
         service: Some(key.to_string()),
-        choice: choice(member, used, endpoints.len(), flags),
-        endpoints,
+        endpoints: endpoints.iter().map(|endpoint| standing(endpoint, is_local)).collect(),
+        rule: standing::rule(&member.service, frontend.ip),
+        choice: choice(member, &decide(&progress.tables, frontend, client), client),
     }
 }
 
 fn standing(endpoint: &Explained, is_local: bool) -> EndpointStanding {
     let standing = if is_local { endpoint.local } else { endpoint.cluster };
-    let is_used = standing.is_in() && !endpoint.other_family;
     EndpointStanding {
         address: SocketAddr::new(endpoint.ip, endpoint.port),
         node: endpoint.node.as_deref().map(str::to_owned),
         pod: endpoint.pod.as_ref().map(ToString::to_string),
+        facts: standing::facts(endpoint),
         standing: if endpoint.other_family { "out: of the other family" } else { standing.as_str() }
             .to_owned(),
-        is_used,
+        is_used: standing.is_in() && !endpoint.other_family,
     }
 }
 
-fn choice(member: &Member, used: usize, all: usize, flags: u16) -> String {
-    if flags & FrontendWord::HERE_FIRST != 0 {
-        return "answered by the daemon of this node; by those of other nodes while it does not run"
-            .to_owned();
-    }
-    match (used, all, member.service.traffic.affinity) {
-        (0, 0, _) => "refused at once: there is no endpoint".to_owned(),
-        (0, _, _) => "no endpoint may be used: see each".to_owned(),
-        (1, _, _) => "the one endpoint".to_owned(),
-        (_, _, Affinity::None) => format!("one of {used}, at random for each connection"),
-        (_, _, Affinity::ClientIp { timeout_seconds }) => {
-            format!("one of {used}, kept for a client until {timeout_seconds} s after its last connection")
+fn choice(member: &Member, decision: &Decision, client: Client) -> String {
+    let (slots, source) = match decision {
+        Decision::Untouched => return "not for this client: the connection goes there as it is".to_owned(),
+        Decision::Here => {
+            return "answered by the daemon of this node; by those of other nodes while it does not run"
+                .to_owned();
         }
-    }
+        Decision::Refused => return "refused at once: there is no usable endpoint".to_owned(),
+        Decision::Unreachable if client == Client::Outside => {
+            return "dropped, so that the client tries another node: none here, and the policy is Local"
+                .to_owned();
+        }
+        Decision::Unreachable => {
+            return "fails at once with EHOSTUNREACH: none on this node, and the policy is Local".to_owned();
+        }
+        Decision::Balanced(slots, source) => (slots.len(), *source),
+    };
+    let seen = match source {
+        Source::Kept => "it sees the client's own address",
+        Source::Node => "it sees this node's address",
+    };
+    let how = match (slots, member.service.traffic.affinity) {
+        (1, _) => "the one endpoint".to_owned(),
+        (_, Affinity::None) => format!("one of {slots}, at random for each connection"),
+        (_, Affinity::ClientIp { timeout_seconds }) => {
+            format!("one of {slots}, kept for a client until {timeout_seconds} s after its last connection")
+        }
+    };
+    format!("{how}; {seen}")
 }
 
 fn verdict(explanation: &Explanation, addresses: &[IpAddr]) -> String {
@@ -307,13 +337,16 @@ pub fn text(explanation: &Explanation) -> String {
     for dialled in &explanation.frontends {
         let service = dialled.service.as_deref().unwrap_or("nothing");
         lines.push(format!("frontend {} -> {service}", dialled.frontend));
+        if !dialled.rule.is_empty() {
+            lines.push(format!("  {}", dialled.rule));
+        }
         for endpoint in &dialled.endpoints {
             let whom = [
                 endpoint.pod.as_deref().map(|pod| format!(" pod {pod}")),
                 endpoint.node.as_deref().map(|node| format!(" on {node}")),
             ];
             let whom: String = whom.into_iter().flatten().collect();
-            lines.push(format!("  {}{whom}: {}", endpoint.address, endpoint.standing));
+            lines.push(format!("  {}{whom} ({}): {}", endpoint.address, endpoint.facts, endpoint.standing));
         }
         lines.push(format!("  {}", dialled.choice));
     }

@@ -9,3 +9,4 @@ pub mod names;
 pub mod sandboxes;
 pub mod services;
 pub mod upstreams;
+pub mod standing;
