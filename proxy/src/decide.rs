@@ -41,7 +41,7 @@ pub enum Source {
     Node,
 }
 
-/// What `client` gets that dials `frontend`.
+/// What `client` gets that dials `frontend`, where the source ranges of a load balancer let it (R13).
 pub fn decide(tables: &Tables, frontend: &Frontend, client: Client) -> Decision {
     let target = tables.frontends.get(frontend);
     let target = target.or_else(|| tables.frontends.get(&Frontend::any_port(frontend.ip)));

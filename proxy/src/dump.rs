@@ -16,11 +16,12 @@ use model::{ObjectName, Protocol};
 
 use crate::tables::{Block, Family, Frontend, ServiceKey, Slot, Tables, Target};
 
-const FLAGS: [(u16, &str); 4] = [
+const FLAGS: [(u16, &str); 5] = [
     (FrontendWord::SOCKET_LOCAL, "socket-local"),
     (FrontendWord::PACKET_LOCAL, "packet-local"),
     (FrontendWord::HERE_FIRST, "here-first"),
     (FrontendWord::NODE_ONLY, "node-only"),
+    (FrontendWord::GUARDED, "guarded"),
 ];
 const WINDOWS: [(u8, &str); 2] = [(LOCAL, "local"), (CLUSTER, "cluster")];
 

@@ -8,5 +8,5 @@ pub mod findings;
 pub mod names;
 pub mod sandboxes;
 pub mod services;
-pub mod upstreams;
 pub mod standing;
+pub mod upstreams;
