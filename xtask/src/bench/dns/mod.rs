@@ -16,6 +16,8 @@ use servers::Servers;
 
 const SERVICES: usize = 10_000;
 const ROUNDS: usize = 15;
+/// Questions lost by a server that is well but hard put: some have small buffers.
+const FEW: f64 = 100.0;
 /// The rate is that of the fastest of the others, give or take what cannot be measured.
 const BOUND: f64 = 1.0;
 
@@ -41,7 +43,7 @@ pub(crate) fn measure(progress: &dyn Fn(&str)) -> Result<Vec<Figure>> {
         for server in &rivals {
             until("the server to answer", || {
                 let measured = load::ask(&node, server, &asked)?;
-                ensure!(measured.lost == 0.0, "{} lost {} questions", server.name, measured.lost);
+                ensure!(measured.lost < FEW, "{} lost {} questions", server.name, measured.lost);
                 Ok(())
             })?;
         }
