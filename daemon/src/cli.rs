@@ -158,7 +158,7 @@ pub struct NetworkArgs {
 #[derive(Args, Clone, Debug)]
 pub struct PacketArgs {
     /// Whether the packet engine runs.
-    #[arg(long, value_name = "WHETHER", env = "FAIRWAY_PACKETS", default_value = "off")]
+    #[arg(long, value_name = "WHETHER", env = "FAIRWAY_PACKETS", default_value = "on")]
     pub packets: Switch,
     /// Links at which the packet engine works [default: those of the default routes and of the node's addresses].
     #[arg(long, value_name = "LINK", env = "FAIRWAY_UPLINK", value_delimiter = ',')]

@@ -60,6 +60,23 @@ impl Client {
         ip(&["-n", &self.outside, "route", "replace", range, "via", via])
     }
 
+    /// Gives the client another address, to which the router knows the way.
+    ///
+    /// # Errors
+    /// A command of iproute2 failed.
+    pub fn also(&self, address: &str) -> Result<()> {
+        ip(&["-n", &self.name, "address", "add", &format!("{address}/32"), "dev", "lo"])?;
+        ip(&["-n", &self.outside, "route", "replace", address, "via", CLIENT4])
+    }
+
+    /// Lets the router send the client no larger packets than this.
+    ///
+    /// # Errors
+    /// A command of iproute2 failed.
+    pub fn narrow(&self, mtu: &str) -> Result<()> {
+        ip(&["-n", &self.outside, "link", "set", "client", "mtu", mtu])
+    }
+
     /// Runs any program of the machine as the client.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 
 use crate::admin::client::fetch;
-use crate::cli::{CheckArgs, RunArgs};
+use crate::cli::{CheckArgs, RunArgs, Switch};
 use crate::facts::Facts;
 use crate::views::findings::{self, FindingRow};
 
@@ -32,6 +32,7 @@ fn offered(args: &RunArgs) -> Result<ExitCode> {
         format!("node IPs            {}", facts.node_ips),
         format!("pod ranges          {}", facts.pod_cidrs),
         format!("cgroup              {} (from: {})", facts.cgroup.value.display(), facts.cgroup.origin),
+        format!("packet engine       {}", packet_engine(args, &facts)?),
     ];
     let mut missing = 0;
     for check in proxy::check(&facts.cgroup.value, &args.place.bpf_dir) {
@@ -47,4 +48,15 @@ fn offered(args: &RunArgs) -> Result<ExitCode> {
     });
     super::print(&(lines.join("\n") + "\n"))?;
     Ok(if missing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Where the packet engine works, and how it is attached there.
+fn packet_engine(args: &RunArgs, facts: &Facts) -> Result<String> {
+    let packets = &args.network.packets;
+    if packets.packets == Switch::Off {
+        return Ok("off (from: option)".to_owned());
+    }
+    let links = sandbox::uplinks(&packets.uplink, &facts.node_ips.value)?;
+    let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
+    Ok(format!("{} at {}", proxy::LinkPath::probe().as_str(), names.join(", ")))
 }

@@ -7,7 +7,19 @@ use tests::{Kind, NODE4, NODE6, Node, OUTSIDE4, OUTSIDE6, Options, Pod};
 
 #[test]
 fn scenario_46_a_pod_reaches_the_outside_as_its_node() {
-    Node::run(Options::default(), |node| {
+    leave("on");
+}
+
+#[test]
+fn scenario_46_without_the_packet_engine_nftables_masquerades() {
+    leave("off");
+}
+
+fn leave(packets: &str) {
+    let flags = vec!["--packets".to_owned(), packets.to_owned()];
+    Node::run(Options { flags, ..Options::default() }, |node| {
+        let rules = node.command(&["nft", "list", "table", "inet", "fairway"])?.success()?.stdout;
+        ensure!(rules.contains("masquerade") == (packets == "off"), "{rules}");
         let targets =
             [(format!("{OUTSIDE4}:80"), NODE4, OUTSIDE4), (format!("[{OUTSIDE6}]:80"), NODE6, OUTSIDE6)];
         for (target, ..) in &targets {

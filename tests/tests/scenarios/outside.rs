@@ -311,6 +311,80 @@ fn scenario_30_a_service_changes_its_type() {
 }
 
 #[test]
+fn scenario_41_fragments_arrive_whole() {
+    for on in ["node-a", "node-b"] {
+        Cluster::run(Place::Beside, |cluster| {
+            serve(cluster)?;
+            cluster.write("web.yaml", &(web("  type: NodePort\n") + &slices(&[on])))?;
+            let name = if on == "node-a" { "a" } else { "b" };
+            for target in &node_ports() {
+                cluster.settled(Kind::Udp, target, &[name])?;
+                // Four fragments there, and four back.
+                let large = ["--bytes", "5000", "--count", "20"];
+                cluster.client.ask(Kind::Udp, target, &large)?.only_from(&[name])?;
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn scenario_42_packets_that_are_too_big_are_told_of_in_both_directions() {
+    Cluster::run(Place::Beside, |cluster| {
+        let pod = Pod::serve(&cluster.second, "t/b", &[], &[("t", Kind::Tcp, 8080), ("u", Kind::Udp, 8080)])?;
+        let [four, six] = [false, true].map(|six| pod.addresses.iter().find(|ip| ip.is_ipv6() == six));
+        let (four, six) = (four.context("IPv4")?.to_string(), six.context("IPv6")?.to_string());
+        let text = web("  type: NodePort\n")
+            + &endpoints("web-4", "IPv4", &[(&four, "node-b")])
+            + &endpoints("web-6", "IPv6", &[(&six, "node-b")]);
+        cluster.write("web.yaml", &text)?;
+        for target in &node_ports() {
+            cluster.settled(Kind::Tcp, target, &["b"])?;
+        }
+        // Beyond the node: the other node's link to the pod. On the client's side: the router's link to it.
+        let route = cluster.second.command(&["ip", "-o", "route", "get", &four])?.success()?.stdout;
+        let link = route.split_whitespace().skip_while(|word| *word != "dev").nth(1).context("a link")?;
+        cluster.second.command(&["ip", "link", "set", link, "mtu", "1400"])?.success()?;
+        cluster.client.narrow("1300")?;
+        let before = cluster.first.daemon()?.metric("fairway_proxy_verdicts_total", "error_translated")?;
+        for target in &node_ports() {
+            let large = ["--bytes", "60000", "--timeout", "10000"];
+            cluster.client.ask(Kind::Tcp, target, &large)?.only_from(&["b"])?;
+        }
+        let after = cluster.first.daemon()?.metric("fairway_proxy_verdicts_total", "error_translated")?;
+        // Each error in each direction passes the engine twice, in two families.
+        ensure!(after - before >= 8.0, "{} errors were translated", after - before);
+        Ok(())
+    });
+}
+
+#[test]
+fn scenario_43_flows_beyond_the_ports_are_counted_and_none_is_mixed_up() {
+    Cluster::run(Place::Beside, |cluster| {
+        serve(cluster)?;
+        cluster.write("web.yaml", &(web("  type: NodePort\n") + &slices(&["node-b"])))?;
+        let [target, _] = node_ports();
+        cluster.settled(Kind::Udp, &target, &["b"])?;
+        let mut flow = cluster.client.flow(&["keep", &target])?;
+        cluster.client.also("198.51.100.8")?;
+        let words = ["flood", &target, "--from", CLIENT4, "--from", "198.51.100.8", "--count", "70000"];
+        let line = cluster.client.background(&words)?.read_line()?;
+        let count = |key: &str| -> Result<u64> {
+            let (_, rest) = line.split_once(&format!("\"{key}\":")).context("a count")?;
+            Ok(rest.split([',', '}']).next().unwrap_or_default().parse()?)
+        };
+        let (answered, unanswered) = (count("answered")?, count("unanswered")?);
+        ensure!(count("mixed")? == 0, "flows are mixed up: {line}");
+        // As many as there are ports that the host leaves.
+        ensure!(answered > 25_000 && answered + unanswered == 70_000, "{line}");
+        let exhausted = cluster.first.daemon()?.metric("fairway_proxy_verdicts_total", "ports_exhausted")?;
+        ensure!(exhausted > 0.0, "exhaustion is counted");
+        ensure!(flow.exchange()? == Ok("b".to_owned()), "a connection from before lives on");
+        Ok(())
+    });
+}
+
+#[test]
 fn scenario_44_one_client_port_through_two_addresses_is_two_flows() {
     Cluster::run(Place::Beside, |cluster| {
         serve(cluster)?;

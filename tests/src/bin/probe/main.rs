@@ -5,6 +5,7 @@
 
 mod api;
 mod client;
+mod flood;
 mod flow;
 mod ping;
 mod race;
@@ -35,6 +36,8 @@ enum Command {
     Udp(Datagrams),
     /// Keep one flow: an exchange for every line of standard input.
     Keep(Keep),
+    /// Open many UDP flows; print how many were answered, and whether by the right answer.
+    Flood(Flood),
     /// Connect one socket to a service, disconnect it, and connect it to a pod.
     Reconnect {
         /// The service.
@@ -146,6 +149,18 @@ struct Resolve {
 }
 
 #[derive(Args)]
+struct Flood {
+    /// Whom to ask.
+    target: SocketAddr,
+    /// Own addresses to ask from.
+    #[arg(long)]
+    from: Vec<IpAddr>,
+    /// How many flows.
+    #[arg(long)]
+    count: usize,
+}
+
+#[derive(Args)]
 struct Race {
     /// What is timed.
     exchange: Exchange,
@@ -177,6 +192,7 @@ fn main() -> ExitCode {
         Command::Tcp(ask) => client::tcp(&ask),
         Command::Udp(datagrams) => client::udp(&datagrams),
         Command::Keep(keep) => flow::keep(&keep),
+        Command::Flood(flood) => flood::run(&flood),
         Command::Reconnect { service, pod } => flow::reconnect(service, pod),
         Command::Ping { address } => ping::run(address),
         Command::Api { listen, folder } => api::run(listen, &folder),
