@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
 use model::testing::ip;
 use proxy::{Config, Proxy, Surroundings, Uplink};
-use support::{NODE4, Node, on_a_node, run};
+use support::{NODE4, Node, World, on_a_node, run};
 
 /// TCX_NEXT.
 const NEXT: u32 = u32::MAX;
@@ -35,6 +35,14 @@ struct TestRun {
 
 fn config(node: &Node) -> Config {
     Config { packets: true, ..node.config() }
+}
+
+/// A proxy with the engine, which has been told of a service without endpoints.
+fn world(node: &Node) -> World {
+    let proxy = Proxy::open(config(node)).expect("the proxy opens");
+    let mut world = World { proxy, cluster: model::testing::listed(support::web(&[])) };
+    world.sync();
+    world
 }
 
 fn at(uplinks: Vec<Uplink>) -> Surroundings {
@@ -74,9 +82,8 @@ fn test_run(program: &ProgramInfo, packet: &[u8]) -> io::Result<(u32, Vec<u8>)> 
         context: [0; 3],
     };
     // SAFETY: the attribute and both buffers outlive the call, and their sizes are told.
-    let done = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attr, std::mem::size_of::<TestRun>())
-    };
+    let done =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attr, size_of::<TestRun>()) };
     if done < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -96,11 +103,7 @@ fn syn() -> Vec<u8> {
 #[test]
 fn malformed_packets_go_on_untouched_and_are_counted() {
     on_a_node(|node| {
-        let mut world = support::World {
-            proxy: Proxy::open(config(node)).expect("the proxy opens"),
-            cluster: model::testing::listed(support::web(&[])),
-        };
-        world.sync();
+        let mut world = world(node);
         world.proxy.surround(&at(vec![loopback()])).expect("lo is an uplink");
         let [arriving, leaving] = attached("lo");
         let whole = syn();
@@ -139,7 +142,7 @@ fn malformed_packets_go_on_untouched_and_are_counted() {
 #[test]
 fn the_programs_stay_within_what_the_verifier_walks() {
     on_a_node(|node| {
-        let mut proxy = Proxy::open(config(node)).expect("the proxy opens");
+        let mut proxy = world(node).proxy;
         proxy.surround(&at(vec![loopback()])).expect("lo is an uplink");
         for program in attached("lo").into_iter().flatten() {
             let (walked, translated) = (program.verified_instruction_count(), program.size_translated());
@@ -154,19 +157,15 @@ fn the_programs_stay_within_what_the_verifier_walks() {
 fn links_outlive_the_process_and_leave_those_of_others_alone() {
     on_a_node(|node| {
         run("ip link add up0 type veth peer name up1");
-        let index = std::fs::read_to_string("/sys/class/net/up0/ifindex");
-        // The node has its own network, but not its own sysfs: the index is asked of the kernel.
-        let index = index.ok().and_then(|text| text.trim().parse().ok()).unwrap_or_else(|| {
-            // SAFETY: a name that ends with a zero.
-            unsafe { libc::if_nametoindex(c"up0".as_ptr()) }
-        });
+        // SAFETY: a name that ends with a zero.
+        let index = unsafe { libc::if_nametoindex(c"up0".as_ptr()) };
         let uplink = Uplink { index, name: "up0".to_owned(), ipv4: NODE4.parse().ok(), ..loopback() };
-        let mut first = Proxy::open(config(node)).expect("the proxy opens");
+        let mut first = world(node).proxy;
         first.surround(&at(vec![uplink.clone(), loopback()])).expect("both are uplinks");
         first.close();
         let before = attached("up0").map(|programs| programs.iter().map(ProgramInfo::id).collect::<Vec<_>>());
         assert!(before.iter().all(|programs| programs.len() == 1), "{before:?}");
-        let mut second = Proxy::open(config(node)).expect("the proxy opens again");
+        let mut second = world(node).proxy;
         second.surround(&at(vec![uplink.clone()])).expect("one is left");
         let after = attached("up0").map(|programs| programs.iter().map(ProgramInfo::id).collect::<Vec<_>>());
         assert!(after.iter().all(|programs| programs.len() == 1), "{after:?}");
