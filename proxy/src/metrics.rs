@@ -65,7 +65,13 @@ pub struct Metrics {
     repairs: Family<Kind, Counter>,
     unprogrammed: Gauge,
     conflicts: Gauge,
-    flows: Family<Kind, Gauge>,
+    flows: Flows,
+}
+
+/// The flow tables of the packet engine.
+#[derive(Debug, Default)]
+struct Flows {
+    entries: Family<Kind, Gauge>,
     swept: Counter,
 }
 
@@ -96,9 +102,9 @@ impl Metrics {
         registry.register(
             "flows",
             "Entries of flows in the packet engine, two a flow",
-            metrics.flows.clone(),
+            metrics.flows.entries.clone(),
         );
-        registry.register("flows_swept", "Flows that were over and taken out", metrics.swept.clone());
+        registry.register("flows_swept", "Flows that were over and taken out", metrics.flows.swept.clone());
         registry.register(
             "conflicts",
             "Frontends claimed by more than one service",
@@ -116,9 +122,9 @@ impl Metrics {
     /// Takes over what one sweep of the flows found.
     pub fn observe_flows(&self, counts: FlowCounts) {
         for (kind, count) in [("known", counts.known), ("fresh", counts.fresh)] {
-            self.flows.get_or_create(&Kind { kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
+            self.flows.entries.get_or_create(&Kind { kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
-        self.swept.inc_by(counts.swept);
+        self.flows.swept.inc_by(counts.swept);
     }
 
     /// Reads the counters: before the text is made.

@@ -1,4 +1,5 @@
-//! `fairway check --live`: what the self-check of the running daemon found. Rows are made from its findings.
+//! `fairway check --live`: what the self-check of the running daemon found, as rows. It checks nothing itself; the
+//! admin socket serves it and the command prints it.
 
 use proxy::Finding;
 use serde::{Deserialize, Serialize};

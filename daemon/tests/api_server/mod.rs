@@ -44,6 +44,12 @@ struct State {
     requests: Vec<String>,
     /// When each came.
     asked: Vec<Instant>,
+    network: Network,
+}
+
+/// How the server is reached.
+#[derive(Default)]
+struct Network {
     /// Requests are taken and never answered.
     silent: bool,
     /// Watches of an earlier life say nothing any more, and stay open.
@@ -68,10 +74,7 @@ impl ApiServer {
             expire: None,
             requests: Vec::new(),
             asked: Vec::new(),
-            silent: false,
-            life: 0,
-            connections: CancellationToken::new(),
-            listening: CancellationToken::new(),
+            network: Network::default(),
         };
         let mut server = Self {
             address: "127.0.0.1:0".parse().unwrap(),
@@ -166,13 +169,13 @@ impl ApiServer {
     /// Like a machine that has lost its power: nothing is answered, and nothing is closed.
     pub(crate) fn fall_silent(&self) {
         let mut state = self.state.lock().unwrap();
-        state.silent = true;
-        state.life += 1;
+        state.network.silent = true;
+        state.network.life += 1;
     }
 
     /// New requests are answered again; what was open stays silent.
     pub(crate) fn speak(&self) {
-        self.state.lock().unwrap().silent = false;
+        self.state.lock().unwrap().network.silent = false;
     }
 
     /// When requests came whose target begins so.
@@ -184,13 +187,13 @@ impl ApiServer {
 
     pub(crate) fn drop_connections(&self) {
         let mut state = self.state.lock().unwrap();
-        std::mem::take(&mut state.connections).cancel();
+        std::mem::take(&mut state.network.connections).cancel();
     }
 
     pub(crate) fn go_away(&self) {
         let mut state = self.state.lock().unwrap();
-        std::mem::take(&mut state.listening).cancel();
-        std::mem::take(&mut state.connections).cancel();
+        std::mem::take(&mut state.network.listening).cancel();
+        std::mem::take(&mut state.network.connections).cancel();
     }
 
     pub(crate) async fn come_back(&self) {
@@ -206,7 +209,7 @@ impl ApiServer {
         }
         let listener = socket.listen(64).unwrap();
         let address = listener.local_addr().unwrap();
-        let listening = self.state.lock().unwrap().listening.clone();
+        let listening = self.state.lock().unwrap().network.listening.clone();
         tokio::spawn(accept(listener, listening, self.state.clone(), self.changed.clone()));
         address
     }
@@ -224,7 +227,7 @@ async fn accept(
             accepted = listener.accept() => accepted.unwrap(),
         };
         let (state, changed) = (state.clone(), changed.clone());
-        let cut = state.lock().unwrap().connections.clone();
+        let cut = state.lock().unwrap().network.connections.clone();
         tokio::spawn(async move {
             let service =
                 hyper::service::service_fn(|request| answer(request, state.clone(), changed.clone()));
@@ -258,7 +261,7 @@ async fn answer(
         let body = request.into_body().collect().await.unwrap().to_bytes();
         return Ok(create(&mut state.lock().unwrap(), &path, serde_json::from_slice(&body).unwrap()));
     }
-    let is_silent = state.lock().unwrap().silent;
+    let is_silent = state.lock().unwrap().network.silent;
     if is_silent {
         return std::future::pending().await;
     }
@@ -377,13 +380,13 @@ fn watch_from(first: Vec<Value>, rest: Option<Rest>) -> Response<Body> {
     }
     if let Some((mut from, path, state, changed)) = rest {
         let mut changes = changed.subscribe();
-        let life = state.lock().unwrap().life;
+        let life = state.lock().unwrap().network.life;
         tokio::spawn(async move {
             loop {
                 changes.mark_unchanged();
                 let news: Vec<_> = {
                     let state = state.lock().unwrap();
-                    if state.life != life {
+                    if state.network.life != life {
                         break;
                     }
                     let of = |entry: &&(u64, String, &str, Value)| entry.0 > from && entry.1 == path;
