@@ -38,7 +38,9 @@ struct LinkUpdate {
     old_program: u32,
 }
 
-/// For BPF_PROG_QUERY.
+/// For BPF_PROG_QUERY: whole, since the kernel writes the last field whatever size it is told (`revision`, of tcx
+/// since 6.6 and of cgroups since 6.17).
+#[derive(Default)]
 #[repr(C)]
 struct ProgQuery {
     target: u32,
@@ -48,7 +50,13 @@ struct ProgQuery {
     ids: u64,
     count: u32,
     padding: u32,
+    id_flags: u64,
+    link_ids: u64,
+    link_flags: u64,
+    revision: u64,
 }
+
+const _: () = assert!(size_of::<ProgQuery>() == 64);
 
 /// For BPF_MAP_UPDATE_ELEM and BPF_MAP_DELETE_ELEM.
 #[repr(C)]
@@ -123,17 +131,17 @@ pub(crate) fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<(u64, u32)> {
 /// The ids of the programs that run for sockets of a cgroup, those of its ancestors included.
 pub(crate) fn effective_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
     let mut ids = [0_u32; 64];
-    let mut attr = ProgQuery {
-        target: raw(cgroup),
-        attach_type,
-        query_flags: BPF_F_QUERY_EFFECTIVE,
-        attach_flags: 0,
-        ids: ids.as_mut_ptr() as u64,
-        count: 64,
-        padding: 0,
-    };
+    let count = query(raw(cgroup), attach_type, BPF_F_QUERY_EFFECTIVE, &mut ids)?;
+    Ok(ids[..count].to_vec())
+}
+
+/// Fills `ids` with the programs that are attached to a cgroup or a link; how many it has.
+pub(crate) fn query(target: u32, attach_type: u32, flags: u32, ids: &mut [u32]) -> io::Result<usize> {
+    let count = u32::try_from(ids.len()).expect("a handful of programs");
+    let ids = if ids.is_empty() { 0 } else { ids.as_mut_ptr() as u64 };
+    let mut attr = ProgQuery { target, attach_type, query_flags: flags, ids, count, ..ProgQuery::default() };
     bpf_mut(BPF_PROG_QUERY, &mut attr)?;
-    Ok(ids[..attr.count.min(64) as usize].to_vec())
+    Ok(attr.count.min(count) as usize)
 }
 
 /// Every element of a hash map. One that comes or goes meanwhile may be there or not.

@@ -4,9 +4,8 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use crate::sys::{bpf, bpf_mut, owned, raw};
+use crate::sys::{bpf, bpf_mut, owned, query, raw};
 
-const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_CREATE: libc::c_long = 28;
 /// The loopback interface has this index in every namespace.
@@ -21,18 +20,6 @@ struct LinkCreate {
     flags: u32,
     relative: u64,
     revision: u64,
-}
-
-/// For BPF_PROG_QUERY.
-#[repr(C)]
-struct ProgQuery {
-    interface: u32,
-    attach_type: u32,
-    flags: u32,
-    attach_flags: u32,
-    ids: u64,
-    count: u32,
-    padding: u32,
 }
 
 /// For BPF_MAP_LOOKUP_BATCH.
@@ -50,16 +37,7 @@ struct Batch {
 
 /// Whether this kernel has tcx (6.6).
 pub(super) fn has_tcx(attach_type: u32) -> bool {
-    let mut attr = ProgQuery {
-        interface: LOOPBACK,
-        attach_type,
-        flags: 0,
-        attach_flags: 0,
-        ids: 0,
-        count: 0,
-        padding: 0,
-    };
-    bpf_mut(BPF_PROG_QUERY, &mut attr).is_ok()
+    query(LOOPBACK, attach_type, 0, &mut []).is_ok()
 }
 
 /// Attaches a program behind those that are there.
