@@ -107,7 +107,7 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     // An API server that is away says nothing about the size of its cluster.
     let listed = first.listed.contains(Kind::Service);
     let sizes = if listed { Sizes::for_services(first.services.len()) } else { Sizes::default() };
-    let mut proxy = Proxy::open(proxy_config(args, &facts, &cluster_dns, sizes))?;
+    let mut proxy = Proxy::open(proxy_config(args, &facts, &cluster_dns, sizes)?)?;
     let surroundings = open_network(&keeper, &mut proxy, &first)?;
     prepared.keep();
 
@@ -219,18 +219,24 @@ pub fn manifests_cluster(args: &RunArgs, facts: &Facts) -> manifests::Cluster {
     }
 }
 
-fn proxy_config(args: &RunArgs, facts: &Facts, cluster_dns: &[IpAddr], sizes: Sizes) -> proxy::Config {
-    proxy::Config {
+fn proxy_config(
+    args: &RunArgs,
+    facts: &Facts,
+    cluster_dns: &[IpAddr],
+    sizes: Sizes,
+) -> Result<proxy::Config> {
+    Ok(proxy::Config {
         cgroup: facts.cgroup.value.clone(),
         bpf_dir: args.place.bpf_dir.clone(),
         node_name: facts.node_name.value.as_str().into(),
         node_addresses: args.node.node_ip.clone(),
+        node_port_addresses: facts.node_port_addresses(&args.node)?,
         cluster_dns: cluster_dns.to_vec(),
         sizes,
         layout: proxy::LAYOUT,
         end_tcp: args.node.end_tcp,
         packets: args.network.packets.packets == Switch::On,
-    }
+    })
 }
 
 fn start_health(

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
@@ -123,6 +124,15 @@ pub struct NodeArgs {
     /// Addresses of this node [default: those of the interface with the default route].
     #[arg(long, value_name = "IP", env = "FAIRWAY_NODE_IP", value_delimiter = ',')]
     pub node_ip: Vec<IpAddr>,
+    /// Where node ports answer: ranges of this node's addresses, as they are at the start, or `primary`.
+    #[arg(
+        long,
+        value_name = "CIDR",
+        env = "FAIRWAY_NODEPORT_ADDRESSES",
+        value_delimiter = ',',
+        default_value = "primary"
+    )]
+    pub nodeport_addresses: Vec<NodePortRange>,
     /// Ranges of pod addresses of this node [default: the Node's podCIDRs].
     #[arg(long, value_name = "CIDR", env = "FAIRWAY_POD_CIDR", value_delimiter = ',')]
     pub pod_cidr: Vec<IpNet>,
@@ -163,6 +173,26 @@ pub struct PacketArgs {
     /// Links at which the packet engine works [default: those of the default routes and of the node's addresses].
     #[arg(long, value_name = "LINK", env = "FAIRWAY_UPLINK", value_delimiter = ',')]
     pub uplink: Vec<String>,
+}
+
+/// Which addresses of the node have node ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodePortRange {
+    /// The node's own: `--node-ip`, or the primary ones of the Node.
+    Primary,
+    /// All of this range.
+    Range(IpNet),
+}
+
+impl FromStr for NodePortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "primary" {
+            return Ok(Self::Primary);
+        }
+        text.parse().map(Self::Range).map_err(|_| "say a range such as 192.0.2.0/24, or primary".to_owned())
+    }
 }
 
 /// Whether something runs.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use model::{Node, ObjectName, Snapshot};
 
-use crate::cli::{NodeArgs, RunArgs};
+use crate::cli::{NodeArgs, NodePortRange, RunArgs};
 
 /// A value and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,24 @@ impl Facts {
             pod_cidrs: self.pod_cidrs.value.clone(),
             leaving: false,
         }
+    }
+
+    /// Where node ports answer (R16), as this machine's addresses are now; None for the addresses of the node.
+    ///
+    /// # Errors
+    /// If the addresses cannot be read.
+    pub fn node_port_addresses(&self, args: &NodeArgs) -> Result<Option<Vec<IpAddr>>> {
+        if args.nodeport_addresses == [NodePortRange::Primary] {
+            return Ok(None);
+        }
+        let local = sandbox::local_addresses().context("cannot read this node's addresses")?;
+        let is_chosen = |ip: &IpAddr| {
+            args.nodeport_addresses.iter().any(|range| match range {
+                NodePortRange::Primary => self.node_ips.value.contains(ip),
+                NodePortRange::Range(range) => range.contains(ip) && !ip.is_loopback(),
+            })
+        };
+        Ok(Some(local.into_iter().filter(is_chosen).collect()))
     }
 
     /// The pod ranges: the option, else those of the Node object.

@@ -131,7 +131,7 @@ fn frontends(service: &Service, port: &ServicePort, facts: &Facts) -> Vec<(Front
         found.push((Frontend::new(ip, port.port, port.protocol), outside | guarded));
     }
     if let Some(node_port) = port.node_port {
-        let addresses = facts.addresses.iter().map(|&ip| (ip, outside));
+        let addresses = facts.node_port_addresses.iter().map(|&ip| (ip, outside));
         let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         let loopback = loopback.map(|ip| (ip, FrontendWord::NODE_ONLY));
         for (ip, flags) in addresses.chain(loopback) {

@@ -20,8 +20,10 @@ pub struct Facts {
     pub name: Name,
     /// Its zone.
     pub zone: Option<Name>,
-    /// Where node ports answer (R16).
+    /// Its addresses.
     pub addresses: Vec<IpAddr>,
+    /// Where node ports answer (R16), besides loopback.
+    pub node_port_addresses: Vec<IpAddr>,
     /// The addresses on which the daemon answers names itself.
     pub cluster_dns: Vec<IpAddr>,
 }

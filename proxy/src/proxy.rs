@@ -45,8 +45,10 @@ pub struct Config {
     pub bpf_dir: PathBuf,
     /// The name of this node.
     pub node_name: Name,
-    /// Where node ports answer; empty for the primary addresses of the Node (R16).
+    /// The addresses of this node; empty for the primary addresses of the Node.
     pub node_addresses: Vec<IpAddr>,
+    /// Where node ports answer; None for the addresses of this node (R16).
+    pub node_port_addresses: Option<Vec<IpAddr>>,
     /// The addresses on which the daemon answers names itself.
     pub cluster_dns: Vec<IpAddr>,
     /// The sizes of maps that are made anew.
@@ -157,6 +159,7 @@ impl Proxy {
             name: config.node_name.clone(),
             zone: None,
             addresses: config.node_addresses.clone(),
+            node_port_addresses: config.node_port_addresses.clone().unwrap_or_default(),
             cluster_dns: config.cluster_dns.clone(),
         });
         Ok(Self {
@@ -368,6 +371,7 @@ impl Proxy {
         Facts {
             name: self.config.node_name.clone(),
             zone: node.and_then(|node| node.zone.clone()),
+            node_port_addresses: self.config.node_port_addresses.clone().unwrap_or_else(|| addresses.clone()),
             addresses,
             cluster_dns: self.config.cluster_dns.clone(),
         }

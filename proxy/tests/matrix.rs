@@ -32,6 +32,7 @@ fn tables(internal: TrafficPolicy, external: TrafficPolicy, endpoints: Endpoints
         name: "a".into(),
         zone: None,
         addresses: vec![ip("192.0.2.1")],
+        node_port_addresses: vec![ip("192.0.2.1")],
         cluster_dns: vec![ip("10.96.0.10")],
     };
     let mut web = service("shop/web", &["10.96.0.5"]).port("80/TCP:30080").load_balancer_ip("203.0.113.5");

@@ -11,6 +11,7 @@ fn facts() -> Facts {
         name: "a".into(),
         zone: Some("z1".into()),
         addresses: vec![ip("192.0.2.1"), ip("2001:db8::1")],
+        node_port_addresses: vec![ip("192.0.2.1"), ip("2001:db8::1")],
         cluster_dns: vec![ip("10.96.0.10")],
     }
 }

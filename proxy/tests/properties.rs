@@ -19,6 +19,7 @@ fn facts() -> Facts {
         name: "a".into(),
         zone: Some("z1".into()),
         addresses: vec![ip("192.168.0.1"), ip("fd00::9:1")],
+        node_port_addresses: vec![ip("192.168.0.1"), ip("fd00::9:1")],
         cluster_dns: vec![ip("10.96.0.1")],
     }
 }

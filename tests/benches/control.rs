@@ -42,6 +42,7 @@ fn measure(cgroup: &Path, bpf_dir: &Path, size: Size) -> Result<()> {
             bpf_dir: pins.to_owned(),
             node_name: "node-a".into(),
             node_addresses: Vec::new(),
+            node_port_addresses: None,
             cluster_dns: Vec::new(),
             layout: proxy::LAYOUT,
             end_tcp: false,

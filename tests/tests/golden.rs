@@ -134,6 +134,7 @@ fn facts() -> Facts {
         name: "node-a".into(),
         zone: Some("zone-a".into()),
         addresses: vec![model::testing::ip("192.0.2.10"), model::testing::ip("2001:db8:2::10")],
+        node_port_addresses: vec![model::testing::ip("192.0.2.10"), model::testing::ip("2001:db8:2::10")],
         cluster_dns: vec![model::testing::ip("10.96.0.10")],
     }
 }

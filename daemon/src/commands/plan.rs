@@ -35,6 +35,9 @@ pub(super) fn plan(args: &RunArgs) -> Result<ExitCode> {
         name: node.node_name.value.as_str().into(),
         zone: None,
         addresses: node.node_ips.value.clone(),
+        node_port_addresses: node
+            .node_port_addresses(&args.node)?
+            .unwrap_or_else(|| node.node_ips.value.clone()),
         cluster_dns: cluster_dns.clone(),
     };
     let mut planner = Planner::new(planned.clone());

@@ -56,7 +56,7 @@ pub async fn serve_ports(
     loop {
         let (wanted, addresses) = {
             let progress = progress.borrow_and_update();
-            let addresses = progress.facts.as_ref().map(|facts| facts.addresses.clone());
+            let addresses = progress.facts.as_ref().map(|facts| facts.node_port_addresses.clone());
             (progress.health_ports.clone(), addresses.unwrap_or_default())
         };
         let is_served = |(ports, at): &(HealthPorts, _)| ports.ptr_eq(&wanted) && *at == addresses;

@@ -157,7 +157,13 @@ mod tests {
 
     fn picture(cluster: &mut Cluster, gone: Option<&[&str]>) -> Picture {
         let snapshot = cluster.snapshot();
-        let facts = Facts { name: "a".into(), zone: None, addresses: Vec::new(), cluster_dns: Vec::new() };
+        let facts = Facts {
+            name: "a".into(),
+            zone: None,
+            addresses: Vec::new(),
+            node_port_addresses: Vec::new(),
+            cluster_dns: Vec::new(),
+        };
         let tables = Planner::new(facts.clone()).update(&snapshot, &facts).clone();
         let gone = gone.map(|gone| gone.iter().map(|text| ip(text)).collect());
         Picture { snapshot, tables, gone }

@@ -93,6 +93,7 @@ impl Node {
             bpf_dir: self.bpf_dir.clone(),
             node_name: "a".into(),
             node_addresses: vec![model::testing::ip(NODE4), model::testing::ip(NODE6)],
+            node_port_addresses: None,
             cluster_dns: vec![model::testing::ip("10.96.0.10")],
             sizes: SMALL,
             layout: proxy::LAYOUT,

@@ -3,7 +3,7 @@
 //! What is not programmed is an address like any other: nobody answers.
 
 use anyhow::{Result, ensure};
-use tests::{Kind, Node, Options, until};
+use tests::{Kind, NODE4, Node, Options, until};
 
 use crate::balancing::settled;
 use crate::yaml::{service, slice};
@@ -52,6 +52,25 @@ fn scenario_32_services_of_other_proxies_are_left_alone() {
         }
         Ok(())
     });
+}
+
+#[test]
+fn node_ports_answer_on_the_chosen_addresses_and_on_loopback() {
+    for (range, is_chosen) in [("192.0.2.0/24", true), ("198.51.100.0/24", false)] {
+        let flags = ["--nodeport-addresses", range].map(str::to_owned).to_vec();
+        Node::run(Options { flags, ..Options::default() }, |node| {
+            node.serve("a", &["198.18.0.1"], &[(Kind::Tcp, 80)])?;
+            let web = service("web", "10.96.1.1", "{port: 80, nodePort: 30080}", "  type: NodePort\n");
+            node.write("web.yaml", &(web + &slice("web-1", "web", "{port: 80}", &["198.18.0.1"])))?;
+            settled(node, Kind::Tcp, "127.0.0.1:30080", &["a"])?;
+            let target = format!("{NODE4}:30080");
+            if !is_chosen {
+                return silent(node, &target);
+            }
+            settled(node, Kind::Tcp, &target, &["a"])?;
+            Ok(())
+        });
+    }
 }
 
 /// A dual-stack service with endpoints of one family.
