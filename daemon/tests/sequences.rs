@@ -127,6 +127,7 @@ fn facts() -> Facts {
         name: "a".into(),
         zone: Some("z1".into()),
         addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+        node_port_addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
         cluster_dns: vec!["10.96.0.1".parse().unwrap()],
     }
 }
