@@ -123,8 +123,9 @@ pub(crate) fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<(u64, u32)> {
     let mut info = CgroupLinkInfo::default();
     #[expect(clippy::cast_possible_truncation, reason = "a few bytes")]
     let len = size_of::<CgroupLinkInfo>() as u32;
-    let attr = ObjInfo { fd: raw(link), len, info: (&raw mut info) as u64 };
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &attr)?;
+    // The kernel writes the length of its answer back.
+    let mut attr = ObjInfo { fd: raw(link), len, info: (&raw mut info) as u64 };
+    bpf_mut(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     Ok((info.cgroup, info.program))
 }
 

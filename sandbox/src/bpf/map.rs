@@ -127,7 +127,7 @@ impl<const K: usize, const V: usize> Map<K, V> {
     /// `key` and `value` are addresses of objects of the map's sizes, or zero where the call takes none.
     fn call(&self, command: libc::c_long, key: u64, value: u64, flags: u64) -> io::Result<()> {
         let map = self.file.as_raw_fd().unsigned_abs();
-        bpf(command, &ElementAttribute { map, reserved: 0, key, value, flags }).map(|_| ())
+        bpf(command, &mut ElementAttribute { map, reserved: 0, key, value, flags }).map(|_| ())
     }
 
     fn some<T>(&self, result: io::Result<T>) -> Result<Option<T>, MapError> {
@@ -151,8 +151,8 @@ impl MapError {
 /// Opens a pin of any kind; None where there is none.
 pub(super) fn open_pinned(path: &Path) -> io::Result<Option<OwnedFd>> {
     let name = CString::new(path.as_os_str().as_bytes())?;
-    let attribute = ObjectAttribute { path: name.as_ptr() as u64, file: 0, flags: 0 };
-    match bpf(BPF_OBJ_GET, &attribute) {
+    let mut attribute = ObjectAttribute { path: name.as_ptr() as u64, file: 0, flags: 0 };
+    match bpf(BPF_OBJ_GET, &mut attribute) {
         Ok(file) => {
             let raw = i32::try_from(file).map_err(io::Error::other)?;
             // SAFETY: the kernel has just made this descriptor for us.
@@ -166,18 +166,19 @@ pub(super) fn open_pinned(path: &Path) -> io::Result<Option<OwnedFd>> {
 /// Whether a program's link is still attached: a cgroup link whose cgroup is gone has no cgroup id any more.
 pub(super) fn is_attached(link: &OwnedFd) -> io::Result<bool> {
     let mut info = LinkInfo { kind: 0, id: 0, program: 0, reserved: 0, cgroup: 0, rest: [0; 4] };
-    let attribute = InfoAttribute {
+    let mut attribute = InfoAttribute {
         file: link.as_raw_fd().unsigned_abs(),
         length: u32::try_from(size_of::<LinkInfo>()).unwrap_or(0),
         info: (&raw mut info) as u64,
     };
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &attribute)?;
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attribute)?;
     Ok(info.kind != BPF_LINK_TYPE_CGROUP || info.cgroup != 0)
 }
 
-fn bpf<T>(command: libc::c_long, attribute: &T) -> io::Result<libc::c_long> {
-    let pointer: *const T = attribute;
-    // SAFETY: the attribute outlives the call and the kernel reads no more than its size.
+/// Some commands write into their attribute: BPF_OBJ_GET_INFO_BY_FD the length of its answer.
+fn bpf<T>(command: libc::c_long, attribute: &mut T) -> io::Result<libc::c_long> {
+    let pointer: *mut T = attribute;
+    // SAFETY: the attribute outlives the call, and these commands read and write no more than its size.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, pointer, size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
