@@ -306,8 +306,9 @@ async fn an_absent_server_is_asked_less_and_less_often_and_out_of_step() {
     });
     let times = asked.await.expect("it is asked again");
     let gaps: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert!(gaps.iter().all(|gap| *gap > Duration::from_millis(300)), "hammered: {gaps:?}");
-    assert!(gaps[2] > gaps[0], "it does not back off: {gaps:?}");
+    // Half a second, doubled each time, and the half of that at least: a busy machine makes gaps only longer.
+    let least = [250, 500, 1000].map(Duration::from_millis);
+    assert!(gaps.iter().zip(least).all(|(gap, least)| *gap >= least), "it does not back off: {gaps:?}");
     let whole = |gap: &Duration| gap.as_millis().is_multiple_of(100);
     assert!(!gaps.iter().all(whole), "every node would ask in step: {gaps:?}");
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use ::kube::api::Api;
 use ::kube::config::{KubeConfigOptions, Kubeconfig};
-use ::kube::runtime::{WatchStreamExt, watcher};
+use ::kube::runtime::watcher;
 use ::kube::{Client, Resource};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1 as core;
@@ -34,7 +34,7 @@ use super::report::{Part, Problem, Reason, Reports};
 
 /// Servers from this minor version on stream their lists by default (KEP-3157).
 const STREAMING_SINCE: u32 = 34;
-/// How often an absent server is asked whether it is there again: at first, and at most.
+/// How long to wait before an absent server, or one that refuses, is asked again: at first, and at most.
 const PROBE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// How long one such question may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -269,10 +269,14 @@ impl<K: Watchable> Watch<K> {
     }
 
     /// Lists and watches, again and again, until nobody listens.
+    ///
+    /// The pauses between failures are not the watcher's own: it takes the attempt of a list for a success, and
+    /// so would ask a server that refuses the list once a second for ever.
     async fn run(self, mut sink: Sink, mut streaming: bool) {
+        let mut pause = PROBE.0;
         loop {
             let config = if streaming { self.config.clone().streaming_lists() } else { self.config.clone() };
-            let mut stream = std::pin::pin!(watcher(self.api.clone(), config).default_backoff());
+            let mut stream = std::pin::pin!(watcher(self.api.clone(), config));
             let mut pulse = Pulse::new(sink.link.reports.connection(), sink.link.patience);
             loop {
                 let next = tokio::select! {
@@ -282,6 +286,9 @@ impl<K: Watchable> Watch<K> {
                 };
                 let again = match next {
                     Some(Ok(event)) => {
+                        if !matches!(event, watcher::Event::Init) {
+                            pause = PROBE.0;
+                        }
                         pulse.heard(is_list(&event));
                         sink.take(event, self.convert).await;
                         continue;
@@ -295,6 +302,10 @@ impl<K: Watchable> Watch<K> {
                         Again::List
                     }
                 };
+                tokio::select! {
+                    () = sink.link.events.closed() => return,
+                    longer = wait(pause) => pause = longer,
+                }
                 match again {
                     Again::Watch => {}
                     Again::List => break,
@@ -304,7 +315,6 @@ impl<K: Watchable> Watch<K> {
                     }
                 }
             }
-            wait(PROBE.0).await;
         }
     }
 }
@@ -319,7 +329,7 @@ const fn is_list<K>(event: &watcher::Event<K>) -> bool {
 
 /// What to do after a failure.
 enum Again {
-    /// The watcher goes on by itself.
+    /// The watcher goes on from where it is.
     Watch,
     /// Everything is to be listed anew.
     List,
