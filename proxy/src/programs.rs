@@ -184,7 +184,7 @@ impl Programs {
             });
             if let Err(error) = result {
                 // Unpinning drops the last reference, which detaches.
-                made.iter().for_each(|pin| drop(std::fs::remove_file(pin)));
+                made.iter().for_each(|pin| drop(sys::remove_pin(pin)));
                 return Err(ProgramError::Attach { hook, path: self.cgroup.clone(), error });
             }
         }
@@ -274,7 +274,7 @@ fn pins(bpf_dir: &Path, folder: &Path) -> HashSet<PathBuf> {
 /// A start that failed leaves no more than was there before it: what is pinned, and empty directories.
 fn remove_pins(bpf_dir: &Path, folder: &Path, before: &HashSet<PathBuf>) {
     for pin in pins(bpf_dir, folder).difference(before) {
-        let _ = std::fs::remove_file(pin);
+        let _ = sys::remove_pin(pin);
     }
     for folder in [folder, bpf_dir] {
         // One that is in use is not empty.
@@ -326,10 +326,19 @@ impl Hook<'_> {
 ///
 /// The first thing that could not be removed.
 pub fn cleanup(bpf_dir: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(bpf_dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+    let entries = match std::fs::read_dir(bpf_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            cleanup(&entry.path())?;
+        } else {
+            sys::remove_pin(&entry.path())?;
+        }
     }
+    std::fs::remove_dir(bpf_dir)
 }
 
 /// An error with its causes, in one line: aya says the last cause only when asked.

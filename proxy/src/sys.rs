@@ -112,6 +112,13 @@ pub(crate) fn open_pinned(path: &Path) -> io::Result<Option<OwnedFd>> {
     }
 }
 
+/// Removes the pin at `path`. What it kept alive is gone on return: the kernel puts off the end of a link whose last
+/// reference is a pin, and not the end of one whose last reference is a descriptor.
+pub(crate) fn remove_pin(path: &Path) -> io::Result<()> {
+    let _last = open_pinned(path)?;
+    std::fs::remove_file(path)
+}
+
 /// Gives a link another program, without a moment in between. ENOLINK: its cgroup is gone.
 pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let attr = LinkUpdate { link: raw(link), new_program: raw(program), flags: 0, old_program: 0 };

@@ -13,7 +13,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 
 use super::{PROGRAMS, Uplink, program, sys};
 use crate::programs::{ProgramError, sentence};
-use crate::sys::{open_pinned, pin, update_link};
+use crate::sys::{open_pinned, pin, remove_pin, update_link};
 
 /// BPF_TCX_INGRESS and BPF_TCX_EGRESS, in the order of [`PROGRAMS`].
 const ATTACH_TYPES: [u32; 2] = [46, 47];
@@ -137,7 +137,7 @@ pub(super) fn unpin(folder: &path::Path, indexes: &[u32]) -> io::Result<()> {
         let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
         let index = rest.split_once('_').and_then(|(index, _)| index.parse().ok());
         if !index.is_some_and(|index| indexes.contains(&index)) {
-            std::fs::remove_file(entry.path())?;
+            remove_pin(&entry.path())?;
         }
     }
     Ok(())
