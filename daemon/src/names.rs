@@ -20,9 +20,9 @@ use crate::facts::Facts;
 use crate::step::Progress;
 
 const DNS_PORT: u16 = 53;
-/// How often the data plane is told that names are answered here: well within the second after which it
+/// How often the data plane is told that names are answered here: well within the half second after which it
 /// sends questions to other nodes.
-const HEARTBEAT: Duration = Duration::from_millis(200);
+const HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// The server of names before it starts, and who may ask it.
 pub(crate) struct Answering {

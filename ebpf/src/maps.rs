@@ -74,7 +74,7 @@ pub const RANGES_ENTRIES: u32 = 1 << 15;
 pub const SOURCES_ENTRIES: u32 = 1 << 16;
 
 /// How long after its last heartbeat the daemon still counts as answering. It beats five times as often.
-pub const HEARTBEAT_VALID_NS: u64 = 1_000_000_000;
+pub const HEARTBEAT_VALID_NS: u64 = 500_000_000;
 
 /// The program constant with the cookie of the node's own network namespace.
 pub const NODE_NETNS: &str = "NODE_NETNS";

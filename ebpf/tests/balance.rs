@@ -349,9 +349,9 @@ fn a_loopback_frontend_is_for_the_node_alone() {
 fn here_first_follows_the_heartbeat() {
     let vip = key("10.96.0.10", 53, UDP);
     let mut fake = Fake::new(cluster(1), vip, FrontendWord::HERE_FIRST);
-    fake.clock.heartbeat = fake.clock.now.get() - SECOND / 2;
+    fake.clock.heartbeat = fake.clock.now.get() - SECOND / 4;
     assert_eq!((send(&fake, &vip), fake.seen.counted.get()), (Verdict::Leave, Some(Reason::HereFirst)));
-    fake.clock.now.set(fake.clock.now.get() + SECOND);
+    fake.clock.now.set(fake.clock.now.get() + SECOND / 2);
     assert_eq!(send(&fake, &vip), sent_to(1));
     let silent = Fake::new(cluster(0), vip, FrontendWord::HERE_FIRST);
     assert_eq!(send(&silent, &vip), Verdict::Leave, "without an endpoint it is tried here all the same");
