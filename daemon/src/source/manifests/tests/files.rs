@@ -1,5 +1,5 @@
 //! Files that change: what stays, what goes, and which events come of it. Texts only; real files and inotify are
-//! tested in `tests/source_manifests.rs`.
+//! tested in `tests/source/manifests.rs`.
 
 use proptest::prelude::*;
 

@@ -1,64 +1,36 @@
 //! The manifest source with real files and real processes: whatever happens to the folder, the snapshot
 //! follows. Conditions are awaited; nothing sleeps.
-#![expect(clippy::unwrap_used, reason = "everything here is a test")]
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
-use std::time::Duration;
 
-use fairway::source::{Connection, Error, Part, Reports, SourceConfig, manifests, run};
-use model::{Cluster, Event, Node, ObjectName, Snapshot};
+use fairway::source::{Connection, Part, Reports, SourceConfig, manifests, run};
+use model::{Node, ObjectName, Snapshot};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Far longer than anything here takes; only a failure waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::listener::Listener;
 
-/// A running source and the cluster that its events build.
+/// A folder and a source that reads it.
 struct Bench {
     root: tempfile::TempDir,
-    events: mpsc::Receiver<Event>,
-    cluster: Cluster,
-    reports: Reports,
-    cancel: CancellationToken,
-    task: JoinHandle<Result<(), Error>>,
-    /// Every event, as text.
-    log: Vec<String>,
+    source: Listener,
 }
 
 impl Bench {
     /// Starts on a folder with these files.
     fn start(files: &[(&str, &str)]) -> Self {
         let root = tempfile::tempdir().unwrap();
-        fs::create_dir(root.path().join("manifests")).unwrap();
+        let config = config(root.path());
+        fs::create_dir(&config.folder).unwrap();
         for (name, text) in files {
-            fs::write(root.path().join("manifests").join(name), text).unwrap();
+            fs::write(config.folder.join(name), text).unwrap();
         }
-        let config = manifests::Config {
-            folder: root.path().join("manifests"),
-            run_dir: root.path().join("run"),
-            cluster: manifests::Cluster {
-                service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
-                cluster_dns: None,
-                node: Node {
-                    name: "a".into(),
-                    zone: None,
-                    addresses: vec![],
-                    pod_cidrs: vec![],
-                    leaving: false,
-                },
-            },
-        };
-        let (sender, events) = mpsc::channel(1024);
-        let (reports, cancel) = (Reports::new(), CancellationToken::new());
-        let task =
-            tokio::spawn(run(SourceConfig::Manifests(config), sender, reports.clone(), cancel.clone()));
-        Self { root, events, cluster: Cluster::new(), reports, cancel, task, log: Vec::new() }
+        Self { root, source: Listener::start(SourceConfig::Manifests(config)) }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -69,43 +41,27 @@ impl Bench {
         fs::write(self.path(name), text).unwrap();
     }
 
-    /// Takes in events until the condition holds.
-    async fn until(&mut self, what: &str, condition: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
-        let waited = tokio::time::timeout(PATIENCE, async {
-            loop {
-                let snapshot = self.cluster.snapshot();
-                if condition(&snapshot) {
-                    return snapshot;
-                }
-                let event = self.events.recv().await.expect("the source goes on");
-                self.log.push(format!("{event:?}"));
-                self.cluster.apply(event);
-            }
-        });
-        let result = waited.await;
-        result.unwrap_or_else(|_| panic!("{what} never came; seen:\n{}", self.log.join("\n")))
-    }
-
     async fn until_port(&mut self, name: &str, port: u16) -> Arc<Snapshot> {
-        self.until(&format!("{name} with port {port}"), |snapshot| port_of(snapshot, name) == Some(port))
-            .await
+        let what = format!("{name} with port {port}");
+        self.source.until(&what, |snapshot| port_of(snapshot, name) == Some(port)).await
     }
 
     /// Waits until everything that was done before this call has been seen.
     async fn settle(&mut self) -> Arc<Snapshot> {
-        let port = 10_000 + u16::try_from(self.log.len()).unwrap();
+        let port = 10_000 + u16::try_from(self.source.log.len()).unwrap();
         self.write("zz-mark.yaml", &service("mark", port));
         self.until_port("mark", port).await
     }
-
-    fn problems(&self) -> Vec<String> {
-        self.reports.list().iter().map(ToString::to_string).collect()
-    }
 }
 
-impl Drop for Bench {
-    fn drop(&mut self) {
-        self.cancel.cancel();
+/// The source's configuration, with everything below `root`.
+fn config(root: &Path) -> manifests::Config {
+    let node = Node { name: "a".into(), zone: None, addresses: vec![], pod_cidrs: vec![], leaving: false };
+    let service_cidrs = vec!["10.96.0.0/16".parse().unwrap()];
+    manifests::Config {
+        folder: root.join("manifests"),
+        run_dir: root.join("run"),
+        cluster: manifests::Cluster { service_cidrs, cluster_dns: None, node },
     }
 }
 
@@ -134,13 +90,14 @@ fn endpoints_of(snapshot: &Snapshot, name: &str) -> Vec<String> {
 async fn the_first_events_are_complete_lists() {
     let mut bench = Bench::start(&[("web.yaml", &service("web", 80))]);
     let snapshot = bench
+        .source
         .until("all lists", |snapshot| model::Kind::ALL.iter().all(|kind| snapshot.listed.contains(*kind)))
         .await;
     assert_eq!(port_of(&snapshot, "web"), Some(80));
-    assert!(bench.log.iter().all(|event| event.starts_with("Replace")), "{:?}", bench.log);
-    assert_eq!(*bench.reports.connection().borrow(), Connection::Connected);
-    bench.cancel.cancel();
-    let ended = (&mut bench.task).await.unwrap();
+    assert!(bench.source.log.iter().all(|event| event.starts_with("Replace")), "{:?}", bench.source.log);
+    assert_eq!(*bench.source.reports.connection().borrow(), Connection::Connected);
+    bench.source.cancel.cancel();
+    let ended = (&mut bench.source.task).await.unwrap();
     assert!(ended.is_ok());
 }
 
@@ -153,10 +110,10 @@ async fn a_changed_file_is_a_changed_object_and_a_removed_file_a_removed_one() {
     bench.write("db.yml", &service("db", 5432));
     bench.until_port("db", 5432).await;
     fs::rename(bench.path("db.yml"), bench.path("db.yaml.old")).unwrap();
-    bench.until("the renamed file's end", |snapshot| port_of(snapshot, "db").is_none()).await;
+    bench.source.until("the renamed file's end", |snapshot| port_of(snapshot, "db").is_none()).await;
     fs::remove_file(bench.path("web.yaml")).unwrap();
-    bench.until("the removed file's end", |snapshot| port_of(snapshot, "web").is_none()).await;
-    assert_eq!(bench.problems(), Vec::<String>::new());
+    bench.source.until("the removed file's end", |snapshot| port_of(snapshot, "web").is_none()).await;
+    assert_eq!(bench.source.problems(), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -169,7 +126,7 @@ async fn a_file_is_not_read_before_its_writer_has_closed_it() {
     file.write_all(half.as_bytes()).unwrap();
     let snapshot = bench.settle().await;
     assert_eq!(port_of(&snapshot, "web"), Some(80));
-    assert_eq!(bench.problems(), Vec::<String>::new());
+    assert_eq!(bench.source.problems(), Vec::<String>::new());
     file.write_all(rest.as_bytes()).unwrap();
     drop(file);
     bench.until_port("web", 81).await;
@@ -182,14 +139,14 @@ async fn a_broken_file_changes_nothing_and_is_reported_until_it_is_whole() {
     bench.write("web.yaml", "apiVersion: v1\nkind: {Service\n");
     let snapshot = bench.settle().await;
     assert_eq!(port_of(&snapshot, "web"), Some(80));
-    let problems = bench.problems();
+    let problems = bench.source.problems();
     assert!(problems.len() == 1 && problems[0].starts_with("web.yaml, document 1, line"), "{problems:?}");
     fs::write(bench.path("web.yaml"), [0xff, 0xfe, 0x00]).unwrap();
     bench.settle().await;
-    assert_eq!(bench.problems(), ["web.yaml: is not text in UTF-8"]);
+    assert_eq!(bench.source.problems(), ["web.yaml: is not text in UTF-8"]);
     bench.write("web.yaml", &service("web", 82));
     bench.until_port("web", 82).await;
-    assert_eq!(bench.problems(), Vec::<String>::new());
+    assert_eq!(bench.source.problems(), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -201,7 +158,7 @@ async fn an_editor_that_moves_files_into_place_never_makes_an_object_vanish() {
         fs::rename(bench.path(".web.yaml.swp"), bench.path("web.yaml")).unwrap();
         bench.until_port("web", port).await;
     }
-    assert!(!bench.log.iter().any(|event| event.starts_with("Delete")), "{:?}", bench.log);
+    assert!(!bench.source.log.iter().any(|event| event.starts_with("Delete")), "{:?}", bench.source.log);
 }
 
 #[tokio::test]
@@ -241,12 +198,15 @@ async fn a_folder_that_is_replaced_is_followed() {
     fs::rename(root.join("manifests"), root.join("before")).unwrap();
     fs::rename(root.join("next"), root.join("manifests")).unwrap();
     bench.until_port("web", 81).await;
-    bench.until("the end of what the new folder lacks", |snapshot| port_of(snapshot, "db").is_none()).await;
+    bench
+        .source
+        .until("the end of what the new folder lacks", |snapshot| port_of(snapshot, "db").is_none())
+        .await;
     // The old folder is no longer looked at, the new one is.
     fs::write(root.join("before/db.yaml"), service("db", 1)).unwrap();
     bench.write("db.yaml", &service("db", 2));
     bench.until_port("db", 2).await;
-    assert_eq!(bench.problems(), Vec::<String>::new());
+    assert_eq!(bench.source.problems(), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -259,14 +219,14 @@ async fn a_folder_that_is_gone_changes_nothing_until_it_is_back() {
     let mut pause = Pause::start();
     pause.record(&bench, "web-1", "web", "10.1.0.2");
     let snapshot =
-        bench.until("the endpoint", |snapshot| endpoints_of(snapshot, "web") == ["10.1.0.2"]).await;
+        bench.source.until("the endpoint", |snapshot| endpoints_of(snapshot, "web") == ["10.1.0.2"]).await;
     assert_eq!(port_of(&snapshot, "web"), Some(80));
-    let problems = bench.problems();
+    let problems = bench.source.problems();
     assert!(problems.len() == 1 && problems[0].contains("what it said last stays"), "{problems:?}");
     fs::create_dir(root.join("manifests")).unwrap();
     bench.write("web.yaml", &service("web", 82));
     bench.until_port("web", 82).await;
-    assert_eq!(bench.problems(), Vec::<String>::new());
+    assert_eq!(bench.source.problems(), Vec::<String>::new());
 }
 
 /// A process that stands for a pause process, with its record.
@@ -309,17 +269,17 @@ async fn a_killed_sandbox_leaves_the_endpoints_at_once() {
     let both = |snapshot: &Snapshot| {
         endpoints_of(snapshot, "web") == ["10.1.0.2", "10.1.0.3"] && snapshot.pods.len() == 2
     };
-    bench.until("both endpoints and pods", both).await;
+    bench.source.until("both endpoints and pods", both).await;
     // Not waited for: a zombie counts as gone.
     one.child.kill().unwrap();
-    bench.until("one endpoint", |snapshot| endpoints_of(snapshot, "web") == ["10.1.0.3"]).await;
+    bench.source.until("one endpoint", |snapshot| endpoints_of(snapshot, "web") == ["10.1.0.3"]).await;
     // A record whose process is gone stays void when records are read again.
     two.record(&bench, "web-2", "web", "10.1.0.4");
     let moved =
         |snapshot: &Snapshot| endpoints_of(snapshot, "web") == ["10.1.0.4"] && snapshot.pods.len() == 1;
-    bench.until("the new address", moved).await;
+    bench.source.until("the new address", moved).await;
     fs::remove_dir_all(bench.root.path().join("run/pods/shop_web-2")).unwrap();
-    bench.until("no endpoint", |snapshot| endpoints_of(snapshot, "web").is_empty()).await;
+    bench.source.until("no endpoint", |snapshot| endpoints_of(snapshot, "web").is_empty()).await;
 }
 
 #[tokio::test]
@@ -333,8 +293,8 @@ async fn what_a_killed_runner_left_behind_is_void() {
     fs::write(directory.join("lock"), "").unwrap();
     reused.record(&bench, "web-1", "web", "10.1.0.2");
     alive.record(&bench, "web-2", "web", "10.1.0.3");
-    bench.until("the living one", |snapshot| endpoints_of(snapshot, "web") == ["10.1.0.3"]).await;
-    assert!(!bench.log.iter().any(|event| event.contains("10.1.0.2")), "{:?}", bench.log);
+    bench.source.until("the living one", |snapshot| endpoints_of(snapshot, "web") == ["10.1.0.3"]).await;
+    assert!(!bench.source.log.iter().any(|event| event.contains("10.1.0.2")), "{:?}", bench.source.log);
 }
 
 #[tokio::test]
@@ -342,27 +302,23 @@ async fn a_record_that_is_half_written_stays_as_it_was() {
     let mut bench = Bench::start(&[("web.yaml", &service("web", 80))]);
     let mut pause = Pause::start();
     pause.record(&bench, "web-1", "web", "10.1.0.2");
-    bench.until("the endpoint", |snapshot| endpoints_of(snapshot, "web") == ["10.1.0.2"]).await;
+    bench.source.until("the endpoint", |snapshot| endpoints_of(snapshot, "web") == ["10.1.0.2"]).await;
     fs::write(bench.root.path().join("run/pods/shop_web-1/pod.json"), "{\"pod\": ").unwrap();
     let snapshot = bench.settle().await;
     assert_eq!(endpoints_of(&snapshot, "web"), ["10.1.0.2"]);
-    assert!(bench.problems().iter().any(|problem| problem.contains("pod.json")), "{:?}", bench.problems());
+    assert!(
+        bench.source.problems().iter().any(|problem| problem.contains("pod.json")),
+        "{:?}",
+        bench.source.problems()
+    );
     pause.record(&bench, "web-1", "web", "10.1.0.9");
-    bench.until("the new address", |snapshot| endpoints_of(snapshot, "web") == ["10.1.0.9"]).await;
+    bench.source.until("the new address", |snapshot| endpoints_of(snapshot, "web") == ["10.1.0.9"]).await;
 }
 
 #[tokio::test]
 async fn a_folder_that_is_not_there_at_the_start_is_an_error() {
     let bench = Bench::start(&[]);
-    let config = manifests::Config {
-        folder: bench.path("none"),
-        run_dir: bench.root.path().join("run"),
-        cluster: manifests::Cluster {
-            service_cidrs: vec![],
-            cluster_dns: None,
-            node: Node { name: "a".into(), zone: None, addresses: vec![], pod_cidrs: vec![], leaving: false },
-        },
-    };
+    let config = manifests::Config { folder: bench.path("none"), ..config(bench.root.path()) };
     let (sender, _events) = mpsc::channel(1);
     let error = run(SourceConfig::Manifests(config), sender, Reports::new(), CancellationToken::new()).await;
     let text = error.unwrap_err().to_string();
