@@ -16,7 +16,7 @@ use crate::host_port::{self, HostPort, HostPortError};
 use crate::maps::{forget, tell};
 use crate::namespace::{NamespaceError, NetworkNamespace};
 use crate::netlink::{HostRoute, Link, Netlink, NetlinkError, Veth};
-use crate::range::candidates;
+use crate::range::{RangeError, candidates};
 use crate::record::PodId;
 use crate::sysctl;
 
@@ -64,12 +64,9 @@ pub enum AttachError {
     /// The pod has a link of that name, from somebody else.
     #[error("the network namespace has a link {0} already")]
     Occupied(String),
-    /// Every address of the range is taken.
-    #[error("no IP addresses available in {0}")]
-    NoAddresses(IpNet),
-    /// The node has no range to take addresses from.
-    #[error("no IP addresses available: this node has no pod range")]
-    NoRange,
+    /// No address can be taken.
+    #[error(transparent)]
+    Range(#[from] RangeError),
     /// A word that the record could not hold.
     #[error("{0:?} is not an identifier of a container or link")]
     Identity(String),
@@ -100,7 +97,7 @@ pub fn attach(options: &AttachOptions<'_>) -> Result<Attachment, AttachError> {
     }
     let ranges = ranges_used(options.ranges);
     if ranges.is_empty() {
-        return Err(AttachError::NoRange);
+        return Err(RangeError::None.into());
     }
     let cookie = options.namespace.cookie()?;
     let mut node = Netlink::open()?;
@@ -210,7 +207,7 @@ fn take_address(
             Err(error) => return Err(error.into()),
         }
     }
-    Err(AttachError::NoAddresses(range.trunc()))
+    Err(RangeError::Full(range.trunc()).into())
 }
 
 /// Where a pod with that address sends what leaves it.

@@ -15,7 +15,7 @@ use crate::maps::is_told;
 use crate::namespace::{NamespaceError, NetworkNamespace};
 use crate::netlink::{HostRoute, Link, Netlink, NetlinkError};
 use crate::node::{OUTSIDE4, OUTSIDE6};
-use crate::range::candidates;
+use crate::range::{RangeError, candidates};
 
 /// The daemon says five times a second that it answers. This is long enough for its restart.
 const HEARTBEAT_VALID: Duration = Duration::from_secs(10);
@@ -46,12 +46,9 @@ pub enum CheckError {
 /// Why the next pod could not be attached, or the attached ones are not served.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
-    /// Every address of the range is taken.
-    #[error("no IP addresses available in {0}")]
-    NoAddresses(IpNet),
-    /// The node has no range to take addresses from.
-    #[error("no IP addresses available: this node has no pod range")]
-    NoRange,
+    /// No address can be taken.
+    #[error(transparent)]
+    Range(#[from] RangeError),
     /// The daemon has ended or hangs.
     #[error("the daemon does not answer: its heartbeat has stopped")]
     Heartbeat,
@@ -145,14 +142,14 @@ pub fn status(ranges: &[IpNet], bpf_dir: Option<&Path>) -> Result<(), StatusErro
     }
     let ranges = ranges_used(ranges);
     if ranges.is_empty() {
-        return Err(StatusError::NoRange);
+        return Err(RangeError::None.into());
     }
     let mut node = Netlink::open()?;
     let links: Vec<Link> = node.links()?;
     let mut taken = taken(&mut node, &links)?;
     taken.extend(node.host_routes()?.into_iter().map(|route| route.address));
     match ranges.into_iter().find(|range| candidates(*range, 0).all(|ip| taken.contains(&ip))) {
-        Some(full) => Err(StatusError::NoAddresses(full.trunc())),
+        Some(full) => Err(RangeError::Full(full.trunc()).into()),
         None => Ok(()),
     }
 }

@@ -1,6 +1,7 @@
 //! The pause sandbox of a pod and its network. Blocking, without an async runtime: the CNI plug-in is made of
 //! the same functions. The kernel is the database: a pod's link is its record and its route holds its address.
 
+mod ask;
 mod attach;
 mod attachment;
 mod bpf;
@@ -37,6 +38,7 @@ mod signals;
 mod sysctl;
 mod uplink;
 
+pub use ask::{Answer, AskError, SOCKET, ask};
 pub use attach::{AttachError, AttachOptions, attach};
 pub use attachment::{Attachment, End, LINK_GROUP, link_name, mac_address};
 pub use bpf::{MapError, PodValue, pod_value};
@@ -74,6 +76,7 @@ pub use node_routes::{
     NodeRoutes, OwnAddress, RouteOptions, RoutedNode, VXLAN_DEVICE, own_addresses, plan as plan_node_routes,
 };
 pub use pause::PROGRAM as PAUSE_PROGRAM;
+pub use range::RangeError;
 pub use record::{ContainerPort, PodId, Record};
 pub use repair::Repair;
 pub use run::{RunError, RunOptions, notices, run, run_with};

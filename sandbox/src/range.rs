@@ -5,6 +5,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+/// Why no address can be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum RangeError {
+    /// Every address of the range is taken.
+    #[error("no IP addresses available in {0}")]
+    Full(IpNet),
+    /// The node has no range to take addresses from.
+    #[error("no IP addresses available: this node has no pod range")]
+    None,
+}
+
 /// The addresses of `range` that may be given out, each once: those behind `seed` first. The seed is the index
 /// of the new link, which only grows, so an address is used again as late as possible without any state. The
 /// network address and, for IPv4, the broadcast address are left out.

@@ -288,10 +288,7 @@ impl Node {
     /// # Errors
     /// The probe failed; that nobody answers is no failure.
     pub fn ask(&self, kind: Kind, target: &str, more: &[&str]) -> Result<Answers> {
-        let probe = self.probe.display().to_string();
-        let mut words = vec![probe.as_str(), kind.word(), target];
-        words.extend(more);
-        Answers::parse(&self.command(&words)?.success()?.stdout)
+        Answers::of(&self.probe, kind, target, more, |words| self.command(words))
     }
 
     /// Keeps a flow open from the node itself; `words` follow `probe`.

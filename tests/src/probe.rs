@@ -3,11 +3,12 @@
 //! The other side of `bin/probe`; tests compare these values and never its text.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::process::Background;
+use crate::process::{Background, Finished};
 
 /// A transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +60,19 @@ impl Answers {
             peers: counts("peers")?,
             errors: counts("errors")?,
         })
+    }
+
+    /// Runs the program `probe` and reads what it prints.
+    pub(crate) fn of(
+        probe: &Path,
+        kind: Kind,
+        target: &str,
+        more: &[&str],
+        run: impl FnOnce(&[&str]) -> Result<Finished>,
+    ) -> Result<Self> {
+        let probe = probe.display().to_string();
+        let words = [&[probe.as_str(), kind.word(), target], more].concat();
+        Self::parse(&run(&words)?.success()?.stdout)
     }
 
     /// The names of those who answered.

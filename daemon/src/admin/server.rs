@@ -17,7 +17,7 @@ use crate::http;
 use crate::state::State;
 
 /// The name of the socket in the run directory.
-pub const SOCKET: &str = "admin.sock";
+pub use sandbox::SOCKET;
 
 /// Enough for a person, an agent and a few scripts; more wait.
 const MAX_CONNECTIONS: usize = 16;

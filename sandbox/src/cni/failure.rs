@@ -9,6 +9,7 @@ use crate::check::{CheckError, StatusError};
 use crate::host_port::HostPortError;
 use crate::namespace::NamespaceError;
 use crate::netlink::NetlinkError;
+use crate::range::RangeError;
 
 /// An answer other than success.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,11 +66,13 @@ impl From<AttachError> for Failure {
     fn from(error: AttachError) -> Self {
         let code = match &error {
             AttachError::Exists { .. } | AttachError::Occupied(_) => Code::Exists,
-            AttachError::NoAddresses(_) | AttachError::HostPort(HostPortError::NoMap(_)) => Code::TryAgain,
+            AttachError::Range(RangeError::Full(_)) | AttachError::HostPort(HostPortError::NoMap(_)) => {
+                Code::TryAgain
+            }
             AttachError::HostPort(HostPortError::Taken { .. }) => Code::Taken,
             AttachError::HostPort(HostPortError::Family(_)) => Code::UnsupportedField,
             AttachError::HostPort(HostPortError::Map(_) | HostPortError::Netlink(_)) => Code::Kernel,
-            AttachError::NoRange => Code::InvalidConfiguration,
+            AttachError::Range(RangeError::None) => Code::InvalidConfiguration,
             AttachError::Identity(_) => Code::InvalidEnvironment,
             AttachError::Namespace(error) => return namespace_failure(error),
             AttachError::Netlink(_) | AttachError::Map(_) | AttachError::Sysctl(_) => Code::Kernel,
@@ -90,9 +93,9 @@ impl From<CheckError> for Failure {
 impl From<StatusError> for Failure {
     fn from(error: StatusError) -> Self {
         let code = match &error {
-            StatusError::NoAddresses(_) | StatusError::Heartbeat => Code::Unavailable,
+            StatusError::Range(RangeError::Full(_)) | StatusError::Heartbeat => Code::Unavailable,
             StatusError::Programs => Code::Limited,
-            StatusError::NoRange => Code::InvalidConfiguration,
+            StatusError::Range(RangeError::None) => Code::InvalidConfiguration,
             StatusError::Pins(_) | StatusError::Netlink(_) => Code::Kernel,
         };
         Self::new(code, error.to_string())

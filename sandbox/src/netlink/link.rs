@@ -71,11 +71,7 @@ impl Netlink {
             LinkAttribute::Mtu(veth.mtu),
             LinkAttribute::Address(veth.peer_mac.0.to_vec()),
         ];
-        let mut message = LinkMessage::default();
-        message.header.flags = LinkFlags::Up;
-        message.header.change_mask = LinkFlags::Up;
-        message.attributes = vec![
-            LinkAttribute::IfName(veth.name.to_owned()),
+        let attributes = vec![
             LinkAttribute::Mtu(veth.mtu),
             LinkAttribute::Address(veth.mac.0.to_vec()),
             LinkAttribute::Group(veth.group),
@@ -85,9 +81,23 @@ impl Netlink {
                 LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
             ]),
         ];
+        self.add_link(veth.name, attributes)
+    }
+
+    /// Makes a link, up.
+    pub(super) fn add_link(
+        &mut self,
+        name: &str,
+        mut attributes: Vec<LinkAttribute>,
+    ) -> Result<Link, NetlinkError> {
+        attributes.push(LinkAttribute::IfName(name.to_owned()));
+        let mut message = LinkMessage::default();
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        message.attributes = attributes;
         self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
-            .map_err(|error| NetlinkError::new(format!("making the link {}", veth.name), error))?;
-        self.link(veth.name)
+            .map_err(|error| NetlinkError::new(format!("making the link {name}"), error))?;
+        self.link(name)
     }
 
     /// The link of a name.

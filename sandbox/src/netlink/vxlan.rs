@@ -3,10 +3,8 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -39,11 +37,7 @@ impl Netlink {
             IpAddr::V4(ip) => InfoVxlan::Local(ip),
             IpAddr::V6(ip) => InfoVxlan::Local6(ip),
         };
-        let mut message = LinkMessage::default();
-        message.header.flags = LinkFlags::Up;
-        message.header.change_mask = LinkFlags::Up;
-        message.attributes = vec![
-            LinkAttribute::IfName(device.name.clone()),
+        let attributes = vec![
             LinkAttribute::Mtu(device.mtu),
             LinkAttribute::Address(device.mac.0.to_vec()),
             LinkAttribute::LinkInfo(vec![
@@ -56,9 +50,7 @@ impl Netlink {
                 ])),
             ]),
         ];
-        self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
-            .map_err(|error| NetlinkError::new(format!("making the link {}", device.name), error))?;
-        Ok(self.link(&device.name)?.index)
+        Ok(self.add_link(&device.name, attributes)?.index)
     }
 
     /// The device of a name: its index, whether it is up, and what it is. A link of that name of another kind or
