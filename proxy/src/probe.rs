@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,8 +34,13 @@ pub(crate) fn is_probe(name: &ObjectName) -> bool {
 }
 
 impl Probe {
-    /// Binds the sockets. A family that this node does not have is left out.
-    pub(crate) fn open() -> Self {
+    /// Binds the sockets. A family that this node does not have is left out; so are both where this process is
+    /// not in the cgroup whose sockets are balanced.
+    pub(crate) fn open(cgroup: &Path) -> Self {
+        if !is_in(cgroup) {
+            tracing::info!(cgroup = %cgroup.display(), "this process is not in it, so the self-check asks nothing through a frontend");
+            return Self(Vec::new());
+        }
         let bind = |ip: IpAddr| {
             let socket = UdpSocket::bind((ip, SERVER_PORT)).or_else(|_| UdpSocket::bind((ip, 0)))?;
             socket.set_read_timeout(Some(PATIENCE)).map(|()| socket)
@@ -78,6 +84,24 @@ impl Probe {
     }
 }
 
+/// Whether this process is in the cgroup, as far as can be told: one that is not in the cgroup namespace's root is
+/// taken to be in it.
+fn is_in(cgroup: &Path) -> bool {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let is_cgroup2 =
+        |path: &&Path| rustix::fs::statfs(*path).is_ok_and(|found| found.f_type == libc::CGROUP2_SUPER_MAGIC);
+    let Ok(cgroup) = cgroup.canonicalize() else { return true };
+    let root = cgroup.ancestors().take_while(is_cgroup2).last();
+    let below = root.and_then(|root| cgroup.strip_prefix(root).ok());
+    below.is_none_or(|below| is_below(&own, below))
+}
+
+/// Whether a process with this /proc/self/cgroup is below a cgroup, named from the root of the hierarchy.
+fn is_below(own: &str, cgroup: &Path) -> bool {
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    own.is_none_or(|own| own.starts_with("..") || Path::new(own).starts_with(cgroup))
+}
+
 fn key(family: Family) -> ServiceKey {
     ServiceKey { name: ObjectName::cluster_scoped(NAME), port: "".into(), protocol: Protocol::Udp, family }
 }
@@ -94,12 +118,32 @@ fn exchange(server: &UdpSocket, frontend: SocketAddr, connected: bool) -> io::Re
     }
     let asked = client.local_addr()?;
     let mut buffer = [0; 16];
+    let silence = |error: io::Error| match error.kind() {
+        io::ErrorKind::WouldBlock => io::Error::other(format!("nothing came within {PATIENCE:?}")),
+        _ => error,
+    };
     // What an earlier, failed round left behind is of another client.
-    while server.recv_from(&mut buffer)?.1 != asked {}
+    while server.recv_from(&mut buffer).map_err(silence)?.1 != asked {}
     server.send_to(ANSWER, asked)?;
-    let (_, from) = client.recv_from(&mut buffer)?;
+    let (_, from) = client.recv_from(&mut buffer).map_err(silence)?;
     if from == frontend {
         return Ok(());
     }
     Err(io::Error::other(format!("its answer seems to come from {from}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_in_the_cgroups_above_it() {
+        let own = "4:memory:/x\n0::/kubepods/pod1\n";
+        let is_in = |cgroup: &str| is_below(own, Path::new(cgroup));
+        assert_eq!(
+            ["", "kubepods", "kubepods/pod1", "kube", "kubepods/pod1/a"].map(is_in),
+            [true, true, true, false, false]
+        );
+        assert!(is_below("0::/../other\n", Path::new("kubepods")), "it cannot be told");
+    }
 }

@@ -155,6 +155,7 @@ impl Proxy {
         let maps = programs.socket_maps();
         let terminator = maps.and_then(|(reverse, found)| Terminator::start(reverse, found, config.end_tcp));
         let terminator = terminator.map_err(Error::Terminator)?;
+        let probe = Probe::open(&config.cgroup);
         let planner = Planner::new(Facts {
             name: config.node_name.clone(),
             zone: None,
@@ -172,7 +173,7 @@ impl Proxy {
             ops: BTreeMap::new(),
             counts: Counts::default(),
             terminator,
-            probe: Probe::open(),
+            probe,
             cursor: Cursor::default(),
             repairs: BTreeMap::new(),
         })
