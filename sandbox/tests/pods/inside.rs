@@ -1,4 +1,5 @@
-//! What the processes of a pod see: files, environment, cgroup, volumes, root, network and each other.
+//! What the processes of a pod see: files, environment, cgroup, volumes, root, network and each other. Each test asks
+//! from inside.
 
 use std::fs;
 use std::net::IpAddr;

@@ -1,4 +1,5 @@
-//! How pods begin and end: in order, by a signal, by accident, in the background, by name.
+//! How pods begin and end: in order, by a signal, by accident, in the background, by name. Afterwards nothing is
+//! left.
 
 use std::fs;
 use std::path::Path;

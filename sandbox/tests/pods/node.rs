@@ -1,4 +1,5 @@
-//! A node of a test's own, with the processes that run pods on it. The tests of this folder share it.
+//! A node of a test's own, with the processes that run pods on it, and what is said of pods in few words. The tests of
+//! this folder share it.
 
 use std::fs;
 use std::io::Read;

@@ -1,4 +1,5 @@
-//! How the server is found: the option, the kubeconfig, and one sentence where they are of no use.
+//! How the server is found: the option before the kubeconfig, and the kubeconfig before nothing. Where one of them
+//! is of no use, that is one sentence.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! What a person must know is written as Events to the API server, each once and never in a flood.
+//! What a person must know is written as Events to the API server: each once, whoever says it again, and never in a
+//! flood.
 
 use std::time::Duration;
 

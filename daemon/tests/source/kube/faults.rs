@@ -1,4 +1,5 @@
 //! A server that is away, silent, forgetful or unwilling: what is known stays, and the source finds back by itself.
+//! Nothing is lost meanwhile, and nobody is hammered.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,5 @@
-//! What the API server lists, in pages or as a stream, and the changes that follow.
+//! What the API server lists, in pages or as a stream, and the changes that follow: in whatever order they come, the
+//! snapshot is what the server has.
 
 use fairway::source::Connection;
 use model::{Kind, Snapshot};
