@@ -14,7 +14,7 @@ use crate::clock::monotonic_seconds;
 use crate::detach::remove_unfinished;
 use crate::host_port::{self, HostPort, HostPortError};
 use crate::maps::{forget, tell};
-use crate::namespace::{NamespaceError, NetworkNamespace};
+use crate::namespace::{NamespaceError, NetworkNamespace, current_cookie};
 use crate::netlink::{HostRoute, Link, Netlink, NetlinkError, Veth};
 use crate::range::{RangeError, candidates};
 use crate::record::PodId;
@@ -99,14 +99,14 @@ pub fn attach(options: &AttachOptions<'_>) -> Result<Attachment, AttachError> {
     if ranges.is_empty() {
         return Err(RangeError::None.into());
     }
-    let cookie = options.namespace.cookie()?;
+    let mut pod = Inside::open(options.namespace)?;
     let mut node = Netlink::open()?;
-    let links = node.links()?;
+    let links = node.veths()?;
     remove_unfinished(&mut node, &links);
     let taken = taken(&mut node, &links)?;
     let link = make_link(&mut node, options)?;
     let result = take_addresses(&mut node, &ranges, link.index, &taken)
-        .and_then(|addresses| fill(&mut node, options, &link, addresses, cookie));
+        .and_then(|addresses| fill(&mut node, &mut pod, options, &link, addresses));
     if result.is_err() {
         // The host end holds all there is: its routes, its record and the end in the pod go with it.
         match node.delete_link(link.index) {
@@ -115,6 +115,21 @@ pub fn attach(options: &AttachOptions<'_>) -> Result<Attachment, AttachError> {
         }
     }
     result
+}
+
+/// A socket in the pod's namespace, and the number by which eBPF programs know it.
+struct Inside {
+    netlink: Netlink,
+    cookie: u64,
+}
+
+impl Inside {
+    fn open(namespace: &NetworkNamespace) -> Result<Self, AttachError> {
+        namespace.enter(|| {
+            let cookie = current_cookie().map_err(NamespaceError::Enter)?;
+            Ok(Self { netlink: Netlink::open()?, cookie })
+        })?
+    }
 }
 
 pub(crate) fn ranges_used(ranges: &[IpNet]) -> Vec<IpNet> {
@@ -148,16 +163,16 @@ fn make_link(node: &mut Netlink, options: &AttachOptions<'_>) -> Result<Link, At
 
 fn fill(
     node: &mut Netlink,
+    pod: &mut Inside,
     options: &AttachOptions<'_>,
     link: &Link,
     addresses: Vec<IpAddr>,
-    cookie: u64,
 ) -> Result<Attachment, AttachError> {
     let attachment = Attachment {
         link: link.name.clone(),
         index: link.index,
         addresses,
-        cookie,
+        cookie: pod.cookie,
         container_id: options.container_id.to_owned(),
         ifname: options.ifname.to_owned(),
         pod: options.pod.cloned(),
@@ -168,10 +183,11 @@ fn fill(
         node.add_neighbour(link.index, *address, pod_mac)?;
     }
     let done = options.bpf_dir.map_or(Ok(()), |bpf_dir| tell(bpf_dir, &attachment));
-    let done = done.map_err(AttachError::from).and_then(|()| furnish(options, &attachment.addresses));
+    let done = done.map_err(AttachError::from);
+    let done = done.and_then(|()| furnish(&mut pod.netlink, options, link.peer, &attachment.addresses));
     // Last, so that a port leads to a pod that can answer.
     if let Err(error) = done.and_then(|()| take_host_ports(node, options, &attachment)) {
-        forget(options.bpf_dir, link.index, Some(cookie));
+        forget(options.bpf_dir, link.index, Some(pod.cookie));
         return Err(error);
     }
     Ok(attachment)
@@ -215,23 +231,26 @@ pub(crate) const fn gateway(address: IpAddr) -> IpAddr {
     if address.is_ipv4() { GATEWAY4 } else { GATEWAY6 }
 }
 
-/// What happens inside the pod.
-fn furnish(options: &AttachOptions<'_>, addresses: &[IpAddr]) -> Result<(), AttachError> {
+/// What happens inside the pod, whose end has the index `link` there.
+fn furnish(
+    pod: &mut Netlink,
+    options: &AttachOptions<'_>,
+    link: u32,
+    addresses: &[IpAddr],
+) -> Result<(), AttachError> {
     if addresses.iter().any(IpAddr::is_ipv6) {
         options.namespace.enter(|| sysctl::enable_ipv6(options.ifname))??;
     }
-    let mut pod = Netlink::open_in(options.namespace)?;
     pod.set_up(LOOPBACK)?;
-    let link = pod.link(options.ifname)?;
     for address in addresses {
-        pod.add_address(link.index, *address)?;
+        pod.add_address(link, *address)?;
     }
-    pod.set_up(link.index)?;
+    pod.set_up(link)?;
     let host_mac = mac_address(options.container_id, options.ifname, End::Host);
     for address in addresses {
         let gateway = gateway(*address);
-        pod.add_neighbour(link.index, gateway, host_mac)?;
-        pod.add_default_route(link.index, gateway)?;
+        pod.add_neighbour(link, gateway, host_mac)?;
+        pod.add_default_route(link, gateway)?;
     }
     Ok(())
 }

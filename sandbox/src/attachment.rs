@@ -159,6 +159,7 @@ mod tests {
             alias: Some(alias.into()),
             mtu: 1500,
             mac: None,
+            peer: 2,
             is_veth: true,
             is_up: true,
         }

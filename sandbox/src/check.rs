@@ -145,7 +145,7 @@ pub fn status(ranges: &[IpNet], bpf_dir: Option<&Path>) -> Result<(), StatusErro
         return Err(RangeError::None.into());
     }
     let mut node = Netlink::open()?;
-    let links: Vec<Link> = node.links()?;
+    let links: Vec<Link> = node.veths()?;
     let mut taken = taken(&mut node, &links)?;
     taken.extend(node.host_routes()?.into_iter().map(|route| route.address));
     match ranges.into_iter().find(|range| candidates(*range, 0).all(|ip| taken.contains(&ip))) {

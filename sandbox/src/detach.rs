@@ -45,7 +45,7 @@ pub type Identity = (String, String);
 /// runtime's. An ADD that may still be at work is left alone.
 pub fn collect(valid: &BTreeSet<Identity>, bpf_dir: Option<&Path>) -> Result<(), NetlinkError> {
     let mut node = Netlink::open()?;
-    let links = node.links()?;
+    let links = node.veths()?;
     remove_unfinished(&mut node, &links);
     let mut outcome = Ok(());
     for attachment in links.iter().filter_map(Attachment::of) {
@@ -72,7 +72,7 @@ pub(crate) fn remove_unfinished(node: &mut Netlink, links: &[Link]) {
 
 /// Every attachment in the network namespace of the calling thread, in the order of the links' indices.
 pub fn attachments() -> Result<Vec<Attachment>, NetlinkError> {
-    let mut found: Vec<_> = Netlink::open()?.links()?.iter().filter_map(Attachment::of).collect();
+    let mut found: Vec<_> = Netlink::open()?.veths()?.iter().filter_map(Attachment::of).collect();
     found.sort_by_key(|attachment| attachment.index);
     Ok(found)
 }

@@ -82,7 +82,7 @@ pub fn prune(bpf_dir: &Path) -> Result<usize, PruneError> {
     if keys.is_empty() && taken.is_empty() {
         return Ok(0);
     }
-    let links = Netlink::open()?.links()?;
+    let links = Netlink::open()?.veths()?;
     let indices: BTreeSet<u32> = links.iter().map(|link| link.index).collect();
     let cookies: BTreeSet<u64> =
         links.iter().filter_map(Attachment::of).map(|attachment| attachment.cookie).collect();

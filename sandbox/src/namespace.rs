@@ -1,12 +1,13 @@
-//! Namespaces as open files. A thread enters one for the length of a closure and then ends, so that no thread
-//! of the caller is ever left in a pod's namespace.
+//! Namespaces as open files. A thread enters one for the length of a closure and is back in its own afterwards; the
+//! process ends rather than go on with a thread in a pod's namespace.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::fstatfs;
+use rustix::fs::{fstat, fstatfs};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 /// Files of namespaces live on this file system; on kernels of old they lived on proc.
@@ -68,24 +69,44 @@ impl NetworkNamespace {
         }
     }
 
-    /// Runs `work` in the namespace, on a thread of its own.
-    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NamespaceError> {
-        std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?;
-                Ok(work())
-            });
-            match inside.join() {
-                Ok(result) => result.map_err(|error: rustix::io::Errno| NamespaceError::Enter(error.into())),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+    /// Runs `work` in the namespace, on the calling thread: one of its own would cost a pod's ADD more than all that
+    /// is done inside.
+    pub fn enter<T>(&self, work: impl FnOnce() -> T) -> Result<T, NamespaceError> {
+        let _own = Return(Self::current()?);
+        self.move_into().map_err(NamespaceError::Enter)?;
+        Ok(work())
+    }
+
+    fn move_into(&self) -> io::Result<()> {
+        Ok(move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?)
+    }
+
+    /// Whether it is that of the calling thread.
+    pub fn is_current(&self) -> Result<bool, NamespaceError> {
+        let identity = |namespace: &Self| -> Result<(u64, u64), NamespaceError> {
+            let file = fstat(&namespace.file).map_err(|error| NamespaceError::Enter(error.into()))?;
+            Ok((file.st_dev, file.st_ino))
+        };
+        Ok(identity(self)? == identity(&Self::current()?)?)
     }
 
     /// The number by which eBPF programs know the namespace (`bpf_get_netns_cookie`). Never used twice
     /// between two boots.
     pub fn cookie(&self) -> Result<u64, NamespaceError> {
         self.enter(current_cookie)?.map_err(NamespaceError::Enter)
+    }
+}
+
+/// The namespace of a thread that is elsewhere for a while.
+struct Return(NetworkNamespace);
+
+impl Drop for Return {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.move_into() {
+            // Whoever could leave its namespace can come back, unless its privileges were taken meanwhile.
+            tracing::error!(%error, "coming back from a network namespace");
+            std::process::abort();
+        }
     }
 }
 
@@ -97,9 +118,8 @@ impl AsFd for NetworkNamespace {
 
 /// The cookie of the calling thread's network namespace.
 pub fn current_cookie() -> io::Result<u64> {
-    // A UDP socket is not bound to anything: it only carries the namespace it was made in.
-    let socket =
-        std::net::UdpSocket::bind("127.0.0.1:0").or_else(|_| std::net::UdpSocket::bind("0.0.0.0:0"))?;
+    // Any socket carries the namespace that it was made in; this kind is the cheapest.
+    let socket = UnixDatagram::unbound()?;
     let mut cookie = 0u64;
     let mut length: libc::socklen_t = 8;
     let value = (&raw mut cookie).cast();

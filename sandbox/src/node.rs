@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 use crate::attach::LOOPBACK;
 use crate::netlink::{Netlink, NetlinkError};
 use crate::sysctl::{self, SysctlError};
@@ -14,13 +16,18 @@ pub(crate) const OUTSIDE4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 pub(crate) const OUTSIDE6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 
 /// Lets the node forward between its pods and the world, for the families of its pod ranges.
-pub fn enable_forwarding(ranges: &[ipnet::IpNet]) -> Result<(), SysctlError> {
-    for ipv6 in [false, true] {
-        if ranges.iter().any(|range| range.addr().is_ipv6() == ipv6) {
-            sysctl::enable_forwarding(ipv6)?;
-        }
-    }
-    Ok(())
+pub fn enable_forwarding(ranges: &[IpNet]) -> Result<(), SysctlError> {
+    families(ranges).try_for_each(sysctl::enable_forwarding)
+}
+
+/// The same with no look at each link of a node that forwards already: every ADD does this.
+pub(crate) fn ensure_forwarding(ranges: &[IpNet]) -> Result<(), SysctlError> {
+    families(ranges).filter(|ipv6| !sysctl::forwards(*ipv6)).try_for_each(sysctl::enable_forwarding)
+}
+
+/// Whether it is IPv6, for each family of the ranges.
+fn families(ranges: &[IpNet]) -> impl Iterator<Item = bool> {
+    [false, true].into_iter().filter(|ipv6| ranges.iter().any(|range| range.addr().is_ipv6() == *ipv6))
 }
 
 /// Gives loopback the addresses, and sets it up. Those that it has already are fine.

@@ -18,7 +18,7 @@ impl Repair {
     pub fn look(&mut self) -> Result<Vec<String>, NetlinkError> {
         let mut node = Netlink::open()?;
         // The links first: whoever has a record had its routes before.
-        let links = node.links()?;
+        let links = node.veths()?;
         let routes = node.host_routes()?;
         let mut suspects = BTreeSet::new();
         let mut repaired = Vec::new();

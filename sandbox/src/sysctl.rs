@@ -23,11 +23,19 @@ pub(crate) fn enable_ipv6(link: &str) -> Result<(), SysctlError> {
 
 /// Lets the namespace forward packets of a family.
 pub(crate) fn enable_forwarding(ipv6: bool) -> Result<(), SysctlError> {
-    if !ipv6 {
-        return set("net/ipv4/ip_forward", "1");
+    if ipv6 {
+        keep_router_advertisements()?;
     }
-    keep_router_advertisements()?;
-    set("net/ipv6/conf/all/forwarding", "1")
+    set(forwarding(ipv6), "1")
+}
+
+/// Whether the namespace forwards packets of a family.
+pub(crate) fn forwards(ipv6: bool) -> bool {
+    read(forwarding(ipv6)).is_ok_and(|value| value == "1")
+}
+
+const fn forwarding(ipv6: bool) -> &'static str {
+    if ipv6 { "net/ipv6/conf/all/forwarding" } else { "net/ipv4/ip_forward" }
 }
 
 /// A host that forwards stops listening to router advertisements (accept_ra = 1) and loses its own default

@@ -186,6 +186,29 @@ fn each_version_has_its_result() {
 }
 
 #[test]
+fn a_node_of_one_family_gives_addresses_of_that_family() {
+    if !root() {
+        return;
+    }
+    for (range, length, destination, gateway) in
+        [("10.1.0.0/24", 32, "0.0.0.0/0", "169.254.1.1"), ("fd00:1::/64", 128, "::/0", "fe80::1")]
+    {
+        let (node, pod) = (Node::new(), Pod::new());
+        let answer = node.add("c0", &pod, &[range]);
+        let [made] = node.attachments().try_into().unwrap();
+        let [address] = made.addresses[..] else { panic!("{made:?}") };
+        let told = json!([{"address": format!("{address}/{length}"), "gateway": gateway, "interface": 1}]);
+        assert_eq!(answer.output["ips"], told);
+        assert_eq!(answer.output["routes"], json!([{"dst": destination, "gw": gateway}]));
+        let mut input = config("1.0.0", &[range]);
+        input["prevResult"] = answer.output;
+        node.call(&Call::of("CHECK", "c0", &pod.path(), &input)).succeeds();
+        node.delete("c0").succeeds();
+        assert!(node.is_empty());
+    }
+}
+
+#[test]
 fn keys_are_read_in_any_case_and_without_an_mtu_the_uplink_says() {
     if !root() {
         return;

@@ -311,6 +311,20 @@ fn the_programs_know_a_pod_by_the_cookie_of_its_namespace() {
 }
 
 #[test]
+fn a_thread_is_back_in_its_namespace_whatever_happens_inside() {
+    if !root() {
+        return;
+    }
+    let pod = NetworkNamespace::create().unwrap();
+    let here = || NetworkNamespace::current().unwrap();
+    assert!(here().is_current().unwrap() && !pod.is_current().unwrap());
+    assert!(pod.enter(|| pod.is_current().unwrap()).unwrap());
+    assert!(!pod.is_current().unwrap());
+    let panicked = std::panic::catch_unwind(|| pod.enter(|| panic!("inside")));
+    assert!(panicked.is_err() && !pod.is_current().unwrap());
+}
+
+#[test]
 fn an_ordinary_file_is_no_namespace() {
     let error = NetworkNamespace::open(std::path::Path::new("/etc/hosts")).unwrap_err();
     assert_eq!(error.to_string(), "/etc/hosts is not a network namespace");

@@ -11,8 +11,8 @@ use super::request::{Command, Config, Request, Version};
 use crate::attach::{AttachOptions, attach};
 use crate::check::{check, status};
 use crate::detach::{collect, detach};
-use crate::namespace::{NetworkNamespace, current_cookie};
-use crate::node::{enable_forwarding, node_mtu};
+use crate::namespace::NetworkNamespace;
+use crate::node::{ensure_forwarding, node_mtu};
 
 /// Does it, and gives what is to be told: nothing, for most.
 pub(super) fn run(request: &Request, config: &Config, version: Version) -> Result<Option<Value>, Failure> {
@@ -52,12 +52,11 @@ fn add(request: &Request, config: &Config, version: Version) -> Result<Value, Fa
         None => node_mtu()?,
     };
     let namespace = NetworkNamespace::open(Path::new(&request.netns))?;
-    let node = current_cookie().map_err(|error| Failure::new(Code::Kernel, error.to_string()))?;
-    if namespace.cookie()? == node {
+    if namespace.is_current()? {
         let message = format!("CNI_NETNS {} is the network namespace of the node", request.netns);
         return Err(Failure::new(Code::InvalidEnvironment, message));
     }
-    enable_forwarding(&ranges).map_err(|error| Failure::new(Code::Kernel, error.to_string()))?;
+    ensure_forwarding(&ranges).map_err(|error| Failure::new(Code::Kernel, error.to_string()))?;
     let attachment = attach(&AttachOptions {
         namespace: &namespace,
         container_id: &request.container_id,

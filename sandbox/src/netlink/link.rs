@@ -4,13 +4,27 @@
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NlaBuffer, NlasIterator};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkInfo, LinkMessage,
 };
 
-use super::{Netlink, NetlinkError};
+use super::{Netlink, NetlinkError, Object};
+
+/// `include/uapi/linux/rtnetlink.h` and `if_link.h`.
+const RTM_NEWLINK: u16 = 16;
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_TXQLEN: u16 = 13;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_GROUP: u16 = 27;
+const IFLA_INFO_KIND: u16 = 1;
+/// The length of `struct ifinfomsg`.
+const HEADER_LENGTH: usize = 16;
 
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +68,8 @@ pub struct Link {
     pub mtu: u32,
     /// Its Ethernet address, where it has one.
     pub mac: Option<MacAddress>,
+    /// Of a veth, the index of the other end in its own namespace; else 0, which no link has.
+    pub peer: u32,
     /// It is a veth.
     pub is_veth: bool,
     /// It is administratively up.
@@ -95,16 +111,16 @@ impl Netlink {
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
         message.attributes = attributes;
-        self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
-            .map_err(|error| NetlinkError::new(format!("making the link {name}"), error))?;
-        self.link(name)
+        let flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO;
+        let made = self.ask(RouteNetlinkMessage::NewLink(message), flags);
+        let made = made.map_err(|error| NetlinkError::new(format!("making the link {name}"), error))?;
+        // Linux 6.1 makes no echo of a new link.
+        made.as_ref().and_then(to_link).map_or_else(|| self.link(name), Ok)
     }
 
     /// The link of a name.
     pub fn link(&mut self, name: &str) -> Result<Link, NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
-        let answer = self.one(RouteNetlinkMessage::GetLink(message));
+        let answer = self.one(question(LinkAttribute::IfName(name.to_owned())));
         let link = answer.map(|answer| to_link(&answer)).transpose();
         link.unwrap_or_else(|| Err(std::io::Error::from_raw_os_error(libc::ENODEV)))
             .map_err(|error| NetlinkError::new(format!("looking for the link {name}"), error))
@@ -112,8 +128,16 @@ impl Netlink {
 
     /// Every link of the namespace.
     pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
-        let links = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()));
-        let links = links.map_err(|error| NetlinkError::new("listing links", error))?;
+        self.list(RouteNetlinkMessage::GetLink(LinkMessage::default()))
+    }
+
+    /// The veths of the namespace, and whatever else a kernel lists that cannot choose by kind.
+    pub fn veths(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        self.list(question(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)])))
+    }
+
+    fn list(&mut self, message: RouteNetlinkMessage) -> Result<Vec<Link>, NetlinkError> {
+        let links = self.objects(message).map_err(|error| NetlinkError::new("listing links", error))?;
         Ok(links.iter().filter_map(to_link).collect())
     }
 
@@ -145,34 +169,61 @@ impl Netlink {
     }
 }
 
-pub(super) fn to_link(message: &RouteNetlinkMessage) -> Option<Link> {
-    let RouteNetlinkMessage::NewLink(message) = message else { return None };
+/// Asks for links; not for their statistics, which are most of what the kernel says of one.
+fn question(attribute: LinkAttribute) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![attribute, LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+    RouteNetlinkMessage::GetLink(message)
+}
+
+/// Reads the few of some sixty attributes that matter here: every ADD reads those of every pod of the node, and the
+/// crate makes a value of each.
+pub(super) fn to_link(object: &Object) -> Option<Link> {
+    if object.kind() != RTM_NEWLINK {
+        return None;
+    }
+    let header = LinkHeader::parse(&object.payload).ok()?;
     let mut link = Link {
-        index: message.header.index,
+        index: header.index,
         name: String::new(),
         group: 0,
         born: 0,
         alias: None,
         mtu: 0,
         mac: None,
+        peer: 0,
         is_veth: false,
-        is_up: message.header.flags.contains(LinkFlags::Up),
+        is_up: header.flags.contains(LinkFlags::Up),
     };
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name.clone_from(name),
-            LinkAttribute::Group(group) => link.group = *group,
-            LinkAttribute::TxQueueLen(born) => link.born = *born,
-            LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
-            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-            LinkAttribute::Address(bytes) => link.mac = <[u8; 6]>::try_from(&bytes[..]).ok().map(MacAddress),
-            LinkAttribute::LinkInfo(infos) => {
-                link.is_veth = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth)));
+    for attribute in NlasIterator::new(object.payload.get(HEADER_LENGTH..)?).flatten() {
+        let value = attribute.value();
+        match attribute.kind() {
+            IFLA_ADDRESS => link.mac = value.try_into().ok().map(MacAddress),
+            IFLA_IFNAME => link.name = text(value),
+            IFLA_MTU => link.mtu = number(value),
+            IFLA_LINK => link.peer = number(value),
+            IFLA_TXQLEN => link.born = number(value),
+            IFLA_LINKINFO => {
+                let kind = |info: &NlaBuffer<&[u8]>| info.kind() == IFLA_INFO_KIND;
+                let kind = NlasIterator::new(value).flatten().find(kind);
+                link.is_veth = kind.is_some_and(|kind| text(kind.value()) == "veth");
             }
+            IFLA_IFALIAS => link.alias = Some(text(value)),
+            IFLA_GROUP => link.group = number(value),
             _ => {}
         }
     }
     Some(link)
+}
+
+/// Text ends with its first zero.
+fn text(value: &[u8]) -> String {
+    let text = value.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
+}
+
+fn number(value: &[u8]) -> u32 {
+    value.try_into().map_or(0, u32::from_ne_bytes)
 }
 
 impl fmt::Display for MacAddress {

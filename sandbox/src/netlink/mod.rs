@@ -18,7 +18,8 @@ mod vxlan;
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -58,17 +59,45 @@ impl NetlinkError {
     }
 }
 
+/// A netlink datagram of the kernel is no longer (NLMSG_GOODSIZE, and what `netlink_dump` makes of it).
+const DATAGRAM_LIMIT: usize = 32 << 10;
+
+/// An object of an answer, not read yet.
+struct Object {
+    header: NetlinkHeader,
+    payload: Vec<u8>,
+}
+
+impl Object {
+    const fn kind(&self) -> u16 {
+        self.header.message_type
+    }
+
+    fn read(&self) -> io::Result<RouteNetlinkMessage> {
+        RouteNetlinkMessage::deserialize(&self.header, &self.payload).map_err(io::Error::other)
+    }
+}
+
+impl NetlinkDeserializable for Object {
+    type Error = DecodeError;
+
+    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
+        Ok(Self { header: *header, payload: payload.to_vec() })
+    }
+}
+
 /// A netlink socket of one network namespace: that of the thread which opened it, for ever.
 pub struct Netlink {
     socket: Socket,
     sequence: u32,
+    datagram: Vec<u8>,
 }
 
 impl Netlink {
     /// A socket in the namespace of the calling thread.
     pub fn open() -> Result<Self, NetlinkError> {
         let socket = open_socket().map_err(|error| NetlinkError::new("opening a netlink socket", error))?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket, sequence: 0, datagram: Vec::with_capacity(DATAGRAM_LIMIT) })
     }
 
     /// A socket in another namespace, for use from any thread.
@@ -84,26 +113,33 @@ impl Netlink {
 
     /// Asks for a change and waits for the kernel's word on it.
     fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
-        let sequence = self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
-        let mut answer = Ok(());
-        self.receive(sequence, |_| {}).unwrap_or_else(|error| answer = Err(error));
-        answer
+        self.ask(message, flags).map(drop)
     }
 
     /// Asks for every object of a kind.
     fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.objects(message)?.iter().map(Object::read).collect()
+    }
+
+    fn objects(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<Object>> {
         let sequence = self.send(message, NLM_F_REQUEST | NLM_F_DUMP)?;
         let mut objects = Vec::new();
         self.receive(sequence, |object| objects.push(object))?;
         Ok(objects)
     }
 
-    /// Asks for one object. The acknowledgement behind it ends the answer.
-    fn one(&mut self, message: RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
-        let sequence = self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
+    /// Asks for one object.
+    fn one(&mut self, message: RouteNetlinkMessage) -> io::Result<Object> {
+        let found = self.ask(message, 0)?;
+        found.ok_or_else(|| io::Error::other("the kernel acknowledged without an answer"))
+    }
+
+    /// Asks for a change or for an object; the acknowledgement behind it ends the answer.
+    fn ask(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Option<Object>> {
+        let sequence = self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
         let mut found = None;
         self.receive(sequence, |object| found = Some(object))?;
-        found.ok_or_else(|| io::Error::other("the kernel acknowledged without an answer"))
+        Ok(found)
     }
 
     fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<u32> {
@@ -120,13 +156,16 @@ impl Netlink {
     }
 
     /// Hands every object of the answer to `take`, until the answer is complete.
-    fn receive(&self, sequence: u32, mut take: impl FnMut(RouteNetlinkMessage)) -> io::Result<()> {
+    fn receive(&mut self, sequence: u32, mut take: impl FnMut(Object)) -> io::Result<()> {
         loop {
-            let (datagram, _) = self.socket.recv_from_full()?;
-            let mut rest = datagram.as_slice();
+            self.datagram.clear();
+            let length = self.socket.recv(&mut self.datagram, libc::MSG_TRUNC)?;
+            if length > self.datagram.len() {
+                return Err(io::Error::other(format!("an answer of {length} bytes is too long")));
+            }
+            let mut rest = self.datagram.as_slice();
             while !rest.is_empty() {
-                let message =
-                    NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
+                let message = NetlinkMessage::<Object>::deserialize(rest).map_err(io::Error::other)?;
                 let length = aligned(message.header.length as usize).min(rest.len());
                 rest = &rest[length.max(1)..];
                 if message.header.sequence_number != sequence {

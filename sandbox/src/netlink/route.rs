@@ -105,7 +105,8 @@ impl Netlink {
         message.header.address_family = family(destination);
         message.header.destination_prefix_length = full_length(destination);
         message.attributes = vec![RouteAttribute::Destination(RouteAddress::from(destination))];
-        let answer = match self.one(RouteNetlinkMessage::GetRoute(message)) {
+        let answer = self.one(RouteNetlinkMessage::GetRoute(message)).and_then(|answer| answer.read());
+        let answer = match answer {
             Ok(RouteNetlinkMessage::NewRoute(answer)) => answer,
             Ok(_) => return Ok(Vec::new()),
             Err(error) if error.raw_os_error() == Some(libc::ENETUNREACH) => return Ok(Vec::new()),

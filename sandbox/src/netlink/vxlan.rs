@@ -13,7 +13,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::address::family;
 use super::link::to_link;
-use super::{MacAddress, Netlink, NetlinkError};
+use super::{MacAddress, Netlink, NetlinkError, Object};
 
 /// The network identifier of our devices: on the wire they are nobody else's.
 const IDENTIFIER: u32 = 0x4657;
@@ -175,8 +175,8 @@ fn to_entry(message: &RouteNetlinkMessage, index: u32) -> Option<(IpAddr, MacAdd
 }
 
 /// The local address and the port of one of our devices.
-fn tunnel_of(message: &RouteNetlinkMessage) -> Option<(IpAddr, u16)> {
-    let RouteNetlinkMessage::NewLink(message) = message else { return None };
+fn tunnel_of(object: &Object) -> Option<(IpAddr, u16)> {
+    let Ok(RouteNetlinkMessage::NewLink(message)) = object.read() else { return None };
     let info = message.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
             LinkInfo::Data(InfoData::Vxlan(info)) => Some(info),
