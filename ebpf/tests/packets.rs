@@ -76,6 +76,36 @@ fn a_known_flow_is_kept_apart_from_those_of_which_one_end_spoke() {
 }
 
 #[test]
+fn a_datagram_to_a_host_port_goes_to_whoever_has_the_port_now() {
+    for [client, _, pod, other, node] in NAMES {
+        let mut bench = Bench::default();
+        let ask = |bench: &Bench| {
+            let mut there = Packet::new((client, 40_000), (node, 53), UDP, 0);
+            assert_eq!(bench.arrive(&mut there), Pass);
+            there
+        };
+        // Both ends speak, so that the flow is one that no flood drives out.
+        let converse = |bench: &Bench, pod: &str| {
+            ask(bench).is((client, 40_000), (pod, 8080));
+            let mut back = Packet::new((pod, 8080), (client, 40_000), UDP, 0);
+            bench.leave(&mut back);
+            back.is((node, 53), (client, 40_000));
+            ask(bench).is((client, 40_000), (pod, 8080));
+        };
+        bench.publish(node, 53, UDP, pod);
+        converse(&bench, pod);
+        assert_eq!(bench.entries(Table::Known), 2);
+        bench.unpublish();
+        ask(&bench).is((client, 40_000), (node, 53));
+        assert_eq!(bench.entries(Table::Known), 0, "the flow has ended with its pod");
+        bench.publish(node, 53, UDP, pod);
+        converse(&bench, pod);
+        bench.publish(node, 53, UDP, other);
+        converse(&bench, other);
+    }
+}
+
+#[test]
 fn a_full_table_keeps_what_it_has_and_counts() {
     let [client, frontend, backend, ..] = NAMES[0];
     let bench = Bench::serving(frontend, UDP, 0, &[backend]);

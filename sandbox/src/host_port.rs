@@ -1,8 +1,9 @@
 //! A hostPort: a port of the node that leads to a port of a pod. Taken in the map of the hooks, where one pod wins;
-//! the other is told who has it. Called by attach and by detach.
+//! the other is told who has it. Called by attach; the daemon asks which of them a Service answers on.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::str::FromStr;
 
 use crate::attachment::Attachment;
@@ -88,7 +89,10 @@ fn take_one(
     // The second time is for a port whose owner is gone without a DEL.
     for _ in 0..2 {
         if map.take(key, entry)? {
-            warn_of_services(node, map, key)?;
+            let own = node.addresses()?.into_iter().map(|(_, address, _)| address);
+            for address in addresses_of_services(&own.collect::<Vec<_>>(), map, key)? {
+                tracing::warn!(%address, port = key.port, "a Service answers on this hostPort, and wins");
+            }
             return Ok(());
         }
         let Some(owner) = map.get(key)? else { continue };
@@ -96,7 +100,7 @@ fn take_one(
             // Two containers may name one pair of ports.
             return Ok(());
         }
-        let links = node.links()?;
+        let links = node.veths()?;
         match links.iter().find(|link| link.index == owner.index) {
             Some(link) => return Err(HostPortError::Taken { port, owner: owner_name(link) }),
             None => map.remove_gone(&[(key, owner)], |_| true)?,
@@ -113,18 +117,43 @@ fn owner_name(link: &crate::netlink::Link) -> String {
     }
 }
 
-fn warn_of_services(node: &mut Netlink, map: &HostPorts, key: HostPortKey) -> Result<(), HostPortError> {
-    let own = match key.address.is_unspecified() {
-        true => node.addresses()?.into_iter().map(|(_, address, _)| address).collect(),
-        false => vec![key.address],
-    };
-    for address in own.into_iter().filter(|address| address.is_ipv4() == key.address.is_ipv4()) {
-        if map.is_of_service(HostPortKey { address, ..key })? {
-            let port = key.port;
-            tracing::warn!(%address, port, "a Service answers on this hostPort, and wins");
+/// Every hostPort that does not reach its pod because a Service answers there, as a sentence. In the network namespace
+/// of the node.
+pub fn shadowed(bpf_dir: &Path) -> Result<Vec<String>, HostPortError> {
+    let Some(map) = HostPorts::open(bpf_dir)? else { return Ok(Vec::new()) };
+    let entries = map.entries()?;
+    if entries.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut node = Netlink::open()?;
+    let (links, own) = (node.veths()?, node.addresses()?);
+    let own: Vec<IpAddr> = own.into_iter().map(|(_, address, _)| address).collect();
+    let mut sentences = Vec::new();
+    for (key, entry) in entries {
+        let Some(link) = links.iter().find(|link| link.index == entry.index) else { continue };
+        for address in addresses_of_services(&own, &map, key)? {
+            let dialled = SocketAddr::new(address, key.port);
+            let protocol = HostProtocol::from_number(key.protocol).map_or("?", HostProtocol::as_str);
+            let owner = owner_name(link);
+            sentences.push(format!(
+                "a Service answers on {dialled}/{protocol}, so the hostPort of {owner} does not: give one of them another port"
+            ));
         }
     }
-    Ok(())
+    sentences.sort();
+    Ok(sentences)
+}
+
+/// Where a Service answers of what the key stands for, `own` being the node's addresses.
+fn addresses_of_services(own: &[IpAddr], map: &HostPorts, key: HostPortKey) -> Result<Vec<IpAddr>, MapError> {
+    let dialled = if key.address.is_unspecified() { own } else { &[key.address] };
+    let mut found = Vec::new();
+    for address in dialled.iter().filter(|address| address.is_ipv4() == key.address.is_ipv4()) {
+        if map.is_of_service(HostPortKey { address: *address, ..key })? {
+            found.push(*address);
+        }
+    }
+    Ok(found)
 }
 
 impl HostPort {
@@ -157,6 +186,10 @@ impl HostProtocol {
             Self::Tcp => 6,
             Self::Udp => 17,
         }
+    }
+
+    fn from_number(number: u8) -> Option<Self> {
+        [Self::Tcp, Self::Udp].into_iter().find(|protocol| protocol.number() == number)
     }
 }
 

@@ -58,7 +58,7 @@ pub use files::{
     ClusterDns, DnsConfig, DnsOption, DnsPolicy, HostAlias, hostname, hosts, hosts_on_host_network,
     resolv_conf, upstreams,
 };
-pub use host_port::{HostPort, HostPortError, HostProtocol};
+pub use host_port::{HostPort, HostPortError, HostProtocol, shadowed};
 pub use launch::LaunchError;
 pub use manifest::{
     Container, EmptyDir, EnvVar, FieldRef, HostPath, Manifest, ManifestError, Metadata, Naming, Pod, PodPort,
@@ -80,7 +80,7 @@ pub use range::RangeError;
 pub use record::{ContainerPort, PodId, Record};
 pub use repair::Repair;
 pub use run::{RunError, RunOptions, notices, run, run_with};
-pub use sandbox::SandboxError;
+pub use sandbox::{SandboxError, is_standalone};
 pub use settings::{Settings, SettingsError, fetch_settings};
 pub use sysctl::SysctlError;
 pub use uplink::{Uplink, uplinks};

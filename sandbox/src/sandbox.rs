@@ -81,7 +81,7 @@ pub(crate) fn container_id(pod: &PodId) -> String {
 
 /// Whether an attachment's container id is one of [`container_id`]: as long as a link's name, with letters that no
 /// runtime's id has.
-pub(crate) fn is_standalone(container_id: &str) -> bool {
+pub fn is_standalone(container_id: &str) -> bool {
     container_id.len() == link_name("", "").len() && container_id.starts_with("fw")
 }
 

@@ -174,7 +174,9 @@ impl Keeper {
         ];
         let unreached = self.routes.iter().flat_map(|routes| &routes.problems).cloned();
         let failed = steps.into_iter().filter_map(Result::err).map(|error| format!("{error:#}"));
-        let problems: Vec<String> = unreached.chain(failed).collect();
+        let shadowed = sandbox::shadowed(&self.settled.args.place.bpf_dir);
+        let shadowed = shadowed.unwrap_or_else(|error| vec![format!("cannot read the host ports: {error}")]);
+        let problems: Vec<String> = unreached.chain(failed).chain(shadowed).collect();
         for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
             tracing::warn!(problem, "the network is not as it should be");
         }

@@ -154,6 +154,19 @@ fn aim_at_pod<H: Hook>(hook: &H, key: &FrontendKey, flow: &mut Flow) -> New {
     New::REWRITE
 }
 
+/// Whether the host port of a flow still leads to where the flow goes: its pod may be gone, and another may have the
+/// port.
+#[inline(never)]
+pub(crate) fn is_led<H: Hook>(hook: &H, run: &Run) -> bool {
+    let headers = &run.headers;
+    let key =
+        FrontendKey::new(headers.key.destination, headers.key.ports.destination(), headers.key.protocol());
+    let mut now = run.flow;
+    aim_at_pod(hook, &key, &mut now) == New::REWRITE
+        && now.address.is(&run.flow.address)
+        && now.ports.0 == run.flow.ports.0
+}
+
 /// A datagram that goes straight to a pod of this node: the answer is none of what pods start themselves.
 /// For TCP the flags tell.
 #[inline(always)]

@@ -2,6 +2,7 @@
 //! forgetting it when it begins anew.
 
 use crate::frontend::TCP;
+use crate::packet::create::is_led;
 use crate::packet::flow::Flow;
 use crate::packet::headers::{Headers, tcp};
 use crate::packet::hook::{Hook, Table};
@@ -54,8 +55,11 @@ fn is_over<H: Hook, const LEAVES: bool>(hook: &H, run: &Run) -> bool {
     if flow.has(Flow::FINISHED | Flow::RESET) {
         return true;
     }
-    if LEAVES || flow.backend == Flow::HOST_PORT {
+    if LEAVES {
         return false;
+    }
+    if flow.backend == Flow::HOST_PORT {
+        return !is_led(hook, run);
     }
     if flow.backend == Flow::NOBODY {
         return true;

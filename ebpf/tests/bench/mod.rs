@@ -12,7 +12,7 @@ use ebpf::affinity::{AffinityKey, AffinityWord};
 use ebpf::backend::{Backend, CLUSTER};
 use ebpf::block::{Header, Line, ServiceWord};
 use ebpf::frontend::{FrontendKey, FrontendWord};
-use ebpf::hostport::HostPortWord;
+use ebpf::hostport::{HostPortWord, pod_behind};
 use ebpf::kernel::Maps;
 use ebpf::packet::checksum;
 use ebpf::packet::engine::{self, Action};
@@ -29,11 +29,19 @@ pub(crate) use packet::{Packet, client_port};
 /// What every service here is.
 const SERVICE: u32 = 3;
 
+/// The pods that have ports of the node.
+#[derive(Default)]
+struct Published {
+    ports: HashMap<FrontendKey, HostPortWord>,
+    pods: HashMap<u64, PodAddresses>,
+}
+
 #[derive(Default)]
 pub(crate) struct Bench {
     frontends: HashMap<FrontendKey, FrontendWord>,
     line: Option<Line>,
     backends: HashMap<u32, Backend>,
+    published: Published,
     ranges: HashMap<Address, u32>,
     allowed: Vec<Address>,
     known: RefCell<HashMap<FlowKey, Flow>>,
@@ -79,6 +87,21 @@ impl Bench {
             self.backends.insert(id, backend);
         }
         self.line = Some(line);
+    }
+
+    /// A port of the node leads to port 8080 of a pod; each pod has a host end of its own.
+    pub(crate) fn publish(&mut self, node: &str, port: u16, protocol: u8, pod: &str) {
+        let key = FrontendKey::new(address(node), Port::new(port), protocol);
+        let host_end = u32::try_from(self.published.pods.len()).expect("few") + 1;
+        let (mut addresses, pod) = (PodAddresses { ipv4: Address::NONE, ipv6: Address::NONE }, address(pod));
+        *if pod.is_ipv4() { &mut addresses.ipv4 } else { &mut addresses.ipv6 } = pod;
+        self.published.pods.insert(pod_behind(host_end), addresses);
+        self.published.ports.insert(key, HostPortWord::new(&key, host_end, Port::new(8080)));
+    }
+
+    /// Nobody has the node's ports any more.
+    pub(crate) fn unpublish(&mut self) {
+        self.published.ports.clear();
     }
 
     pub(crate) fn range(&mut self, ip: &str, flags: u32) {
@@ -149,11 +172,11 @@ impl Maps for View<'_> {
         None
     }
     fn set_affinity(&self, _: &AffinityKey, _: AffinityWord) {}
-    fn host_port(&self, _: &FrontendKey) -> Option<HostPortWord> {
-        None
+    fn host_port(&self, key: &FrontendKey) -> Option<HostPortWord> {
+        self.bench.published.ports.get(key).copied()
     }
-    fn pod(&self, _: u64) -> Option<&PodAddresses> {
-        None
+    fn pod(&self, key: u64) -> Option<&PodAddresses> {
+        self.bench.published.pods.get(&key)
     }
     fn heartbeat_ns(&self) -> u64 {
         0

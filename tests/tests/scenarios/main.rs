@@ -7,6 +7,7 @@ mod affinity;
 mod balancing;
 mod endpoints;
 mod health;
+mod host_ports;
 mod leaving;
 mod names;
 mod nodes;
