@@ -33,6 +33,8 @@ pub enum Command {
     /// Run, list, enter and delete pod sandboxes without a container runtime.
     #[command(subcommand)]
     Sandbox(SandboxCommand),
+    /// Do what the CNI plug-in does, by hand: the request is in CNI_COMMAND and its siblings and on standard input.
+    Cni,
     /// Say what this kernel and machine offer, and what is missing.
     Check(CheckArgs),
     /// Remove everything that Fairway has left on this node.

@@ -37,6 +37,7 @@ fn config_file(matches: &ArgMatches) -> Result<Option<(&'static str, PathBuf)>> 
         Command::Get(_)
         | Command::Explain(_)
         | Command::Sandbox(_)
+        | Command::Cni
         | Command::Cleanup(_)
         | Command::Version => {
             return Ok(None);

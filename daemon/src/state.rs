@@ -134,8 +134,13 @@ impl State {
     }
 
     /// Every sandbox.
-    pub fn sandboxes(&self) -> Vec<SandboxRow> {
-        sandboxes::rows(&sandbox::records(&self.node.run_dir))
+    ///
+    /// # Errors
+    /// The kernel does not list its links.
+    pub fn sandboxes(&self) -> Result<Vec<SandboxRow>> {
+        let mut rows = sandboxes::rows(&sandbox::records(&self.node.run_dir));
+        rows.extend(sandboxes::attached(sandbox::attachments().context("cannot list the links of pods")?));
+        Ok(rows)
     }
 
     /// What stands in the way of objects.

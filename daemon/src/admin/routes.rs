@@ -43,7 +43,7 @@ async fn route(
         "/backends" => json(&state.backends().await.map_err(internal)?),
         "/dns" => json(&state.names()),
         "/upstreams" => json(&state.upstreams()),
-        "/sandboxes" => json(&state.sandboxes()),
+        "/sandboxes" => json(&state.sandboxes().map_err(internal)?),
         "/problems" => json(&state.problems()),
         "/explain" => {
             let target = required(query, "target")?;

@@ -31,6 +31,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Explain(args) => print(&explain::explain(&args)?),
         Command::Plan(args) => plan::plan(&args),
         Command::Sandbox(command) => sandbox::sandbox(command),
+        Command::Cni => Ok(::sandbox::run_cni()),
         Command::Check(args) => check::check(&args),
         Command::Cleanup(args) => print(&cleanup::cleanup(&args)?),
         Command::Version => print(concat!("fairway ", env!("CARGO_PKG_VERSION"), "\n")),

@@ -118,6 +118,13 @@ fn a_pod_of_a_runtime_has_everything_and_leaves_nothing() {
         let side = cri.run_container((&pod, &config), "side", BUSYBOX, &["/bin/sleep", "1000"])?;
         let in_side = |command: &[&str]| cri.exec(&side, command)?.success();
 
+        // The daemon lists what it did not make, and its own program is the plug-in too.
+        let listed = node.fairway(&["get", "sandboxes"])?.success()?.stdout;
+        ensure!(["t/web", "attached", &address].iter().all(|word| listed.contains(word)), "{listed}");
+        let program = node.program().display().to_string();
+        let versions = node.command(&["env", "CNI_COMMAND=VERSION", &program, "cni"])?.success()?.stdout;
+        ensure!(versions.contains("\"supportedVersions\":[\"0.3.1\""), "{versions}");
+
         // Both see one localhost, one host name, one IPC namespace.
         until("the other container on localhost", || {
             ensure!(in_side(&["wget", "-qO-", "http://127.0.0.1/"])? == "hello");
