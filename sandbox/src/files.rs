@@ -380,6 +380,31 @@ mod tests {
     }
 
     #[test]
+    fn every_policy_with_and_without_a_config_on_either_network() {
+        let own = "search corp.example\nnameserver 1.1.1.1\noptions ndots:2 edns0\n";
+        let node = "search lan\nnameserver 192.0.2.53\noptions rotate\n";
+        let cluster = "search default.svc.cluster.local svc.cluster.local cluster.local lan\n\
+            nameserver 10.96.0.10\noptions ndots:5\n";
+        let cluster_and_own = "search default.svc.cluster.local svc.cluster.local cluster.local lan corp.example\n\
+            nameserver 10.96.0.10\nnameserver 1.1.1.1\noptions ndots:2 edns0\n";
+        let node_and_own = "search lan corp.example\nnameserver 192.0.2.53\nnameserver 1.1.1.1\n\
+            options rotate ndots:2 edns0\n";
+        // Without a config, with one: in the pod's own network, then in the node's.
+        let table = [
+            (DnsPolicy::ClusterFirst, [cluster, cluster_and_own], [node, node_and_own]),
+            (DnsPolicy::ClusterFirstWithHostNet, [cluster, cluster_and_own], [cluster, cluster_and_own]),
+            (DnsPolicy::Default, [node, node_and_own], [node, node_and_own]),
+            (DnsPolicy::None, ["", own], ["", own]),
+        ];
+        for (policy, in_own, in_nodes) in table {
+            for (host_network, expected) in [(false, in_own), (true, in_nodes)] {
+                check(policy, host_network, node, None, expected[0]);
+                check(policy, host_network, node, Some(own), expected[1]);
+            }
+        }
+    }
+
+    #[test]
     fn the_nodes_search_domains_come_last_and_once() {
         let node = "search example.org cluster.local.\nnameserver 192.0.2.53\noptions timeout:1\n";
         let searches = "search default.svc.cluster.local svc.cluster.local cluster.local example.org\n";

@@ -126,6 +126,29 @@ fn a_pod_on_the_host_network_has_the_nodes_addresses() {
 }
 
 #[test]
+fn a_pod_on_the_host_network_has_the_nodes_files_unless_its_policy_says_otherwise() {
+    let Some(node) = node() else { return };
+    let show =
+        "    command: [sh, -c, 'hostname; head -n1 /etc/hosts; tail -n1 /etc/hosts; cat /etc/resolv.conf']\n";
+    let pod = |policy: &str| {
+        let aliases = "  hostAliases: [{ip: 192.0.2.9, hostnames: [db]}]\n";
+        node.run(manifest(&format!(
+            "  hostNetwork: true\n  dnsPolicy: {policy}\n{aliases}  containers:\n  - name: c\n{show}"
+        )))
+    };
+    let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let hosts = "# Kubernetes-managed hosts file (host network).\n192.0.2.9\tdb\n";
+    let own = format!("{hostname}{hosts}nameserver 192.0.2.53");
+    assert_eq!(pod("ClusterFirst"), (0, own));
+    let cluster = format!(
+        "{hostname}{hosts}search default.svc.cluster.local svc.cluster.local cluster.local\nnameserver 10.96.0.10\n\
+         options ndots:5"
+    );
+    assert_eq!(pod("ClusterFirstWithHostNet"), (0, cluster));
+    node.assert_empty();
+}
+
+#[test]
 fn a_shared_process_namespace_begins_with_pause() {
     let Some(node) = node() else { return };
     let (code, text) = node.run(manifest(

@@ -3,7 +3,7 @@
 //!
 //! Both nodes read the same Node objects.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tests::{Kind, Node, Options, Place, Pod, until};
 
 /// Far more than the MTU of any link: many full packets.
@@ -168,5 +168,34 @@ fn the_ranges_of_a_node_change_while_the_daemon_runs() {
             );
             Ok(())
         })
+    });
+}
+
+#[test]
+fn what_somebody_flushes_is_put_back_and_counted() {
+    let flags = ["--packets", "off"].map(str::to_owned).to_vec();
+    Node::run(Options { flags, ..Options::default() }, |node| {
+        let pod = Pod::serve(node, "t/a", &[], &[("tcp", Kind::Tcp, 80)])?;
+        let target = format!("{}:80", pod.ip4()?);
+        node.ask(Kind::Tcp, &target, &[])?.only_from(&["a"])?;
+        let repaired = |node: &Node, what: &str| {
+            until(&format!("{what} to be put back"), || {
+                let daemon = node.daemon.as_ref().context("a daemon")?;
+                ensure!(daemon.metric("fairway_network_repairs_total", what)? == 1.0, "it is not counted");
+                Ok(())
+            })
+        };
+        // Nobody is told of a table that goes; the change of an address makes the daemon look.
+        node.command(&["nft", "delete", "table", "inet", "fairway"])?.success()?;
+        node.command(&["ip", "address", "delete", "169.254.20.10/32", "dev", "lo"])?.success()?;
+        repaired(node, "masquerade")?;
+        repaired(node, "dns-address")?;
+        node.command(&["nft", "list", "table", "inet", "fairway"])?.success()?;
+        let shown = node.command(&["ip", "address", "show", "dev", "lo"])?.success()?.stdout;
+        ensure!(shown.contains("169.254.20.10/32"), "{shown}");
+
+        node.command(&["ip", "-4", "route", "flush", "proto", "70"])?.success()?;
+        repaired(node, "pod-route")?;
+        node.ask(Kind::Tcp, &target, &[])?.only_from(&["a"])
     });
 }

@@ -63,9 +63,9 @@ pub(crate) fn measure(progress: &dyn Fn(&str)) -> Result<Vec<Figure>> {
         Path::new(STOCK).join("ptp").is_file(),
         "{STOCK}/ptp is not there: install the package containernetworking-plugins"
     );
-    progress("building the static programs (the first time takes minutes)");
+    progress("building with optimisation (the first time takes minutes)");
     let plug_in = image::build("sandbox", "fairway-cni", "small")?;
-    let fairway = image::build("fairway", "fairway", "release")?;
+    let fairway = super::build(&["build", "--release", "-p", "fairway", "-p", "tests", "--bins"], "fairway")?;
     let programs = fairway.parent().context("a program is in a folder")?.to_owned();
     let mut node = Node::create(Options { programs: Some(programs), log: "warn", ..Options::default() })?;
     node.start_daemon()?;
@@ -194,6 +194,8 @@ impl Runtime<'_> {
             let mut config = common("fairway-cni");
             config["podCidrs"] = json!(ranges("10.244.1.0/24", "fd00:244:1::/64"));
             config["bpfDir"] = json!(self.node.bpf_dir());
+            // As the daemon writes it into the list of plug-ins.
+            config["mtu"] = json!(1500);
             return vec![config];
         }
         let mut ptp = common("ptp");
