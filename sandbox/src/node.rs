@@ -35,7 +35,7 @@ pub fn add_loopback_addresses(addresses: &[IpAddr]) -> Result<(), NetlinkError> 
     let mut node = Netlink::open()?;
     node.set_up(LOOPBACK)?;
     for address in addresses {
-        match node.add_address(LOOPBACK, *address) {
+        match node.add_served_address(LOOPBACK, *address) {
             Err(error) if error.is_exists() => {}
             result => result?,
         }

@@ -10,8 +10,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use sandbox::{
-    AttachOptions, HostRoute, MacAddress, Masquerade, Netlink, NetworkNamespace, PodId, Veth, attach,
-    enable_forwarding, node_addresses, remove_masquerade,
+    AttachOptions, HostRoute, MacAddress, Masquerade, Netlink, NetworkNamespace, PodId, Veth,
+    add_loopback_addresses, attach, enable_forwarding, local_addresses, node_addresses,
+    remove_loopback_addresses, remove_masquerade,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -226,6 +227,23 @@ fn nft_reads_the_table() {
 }
 "#;
     assert_eq!(text, expected, "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn pods_see_the_node_with_its_own_address_and_not_with_one_that_it_serves_on() {
+    for (range, node, outside, served) in [
+        ("10.1.0.0/24", "198.51.100.1", "198.51.100.2", "10.96.0.10"),
+        ("fd00:1::/64", "2001:db8::1", "2001:db8::2", "fd00:1:1::a"),
+    ] {
+        let Some(world) = world(range, node, outside) else { return };
+        let served = [served.parse().unwrap()];
+        world.node.enter(|| add_loopback_addresses(&served)).unwrap().unwrap();
+        assert!(world.node.enter(local_addresses).unwrap().unwrap().contains(&served[0]));
+        let mut netlink = Netlink::open_in(&world.node).unwrap();
+        assert_eq!(netlink.source_towards(world.pod_address).unwrap(), Some(world.node_address));
+        world.node.enter(|| remove_loopback_addresses(&served)).unwrap().unwrap();
+        assert!(!world.node.enter(local_addresses).unwrap().unwrap().contains(&served[0]));
+    }
 }
 
 #[test]

@@ -4,7 +4,9 @@
 use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo,
+};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
@@ -17,7 +19,25 @@ impl Netlink {
     /// Gives a link an address of its own (/32 or /128) that can be used at once: without NODAD an IPv6
     /// address is tentative for more than a second.
     pub fn add_address(&mut self, index: u32, ip: IpAddr) -> Result<(), NetlinkError> {
+        self.add(index, ip, address_message(index, ip))
+    }
+
+    /// The same for an address to be served on: the kernel never takes it for a source by itself. It would towards
+    /// pods, whose links have no address on this side, and they would see the node as that address.
+    pub(crate) fn add_served_address(&mut self, index: u32, ip: IpAddr) -> Result<(), NetlinkError> {
         let mut message = address_message(index, ip);
+        if ip.is_ipv4() {
+            message.header.scope = AddressScope::Host;
+        } else {
+            // For ever valid and never preferred (RFC 6724, section 5, rule 3).
+            let mut lifetimes = CacheInfo::default();
+            lifetimes.ifa_valid = u32::MAX;
+            message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
+        }
+        self.add(index, ip, message)
+    }
+
+    fn add(&mut self, index: u32, ip: IpAddr, mut message: AddressMessage) -> Result<(), NetlinkError> {
         message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         self.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
             .map_err(|error| NetlinkError::new(format!("adding the address {ip} to link {index}"), error))
