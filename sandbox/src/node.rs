@@ -32,10 +32,16 @@ fn families(ranges: &[IpNet]) -> impl Iterator<Item = bool> {
 
 /// Gives loopback the addresses, and sets it up. Those that it has already are fine.
 pub fn add_loopback_addresses(addresses: &[IpAddr]) -> Result<(), NetlinkError> {
+    let own = node_addresses()?;
     let mut node = Netlink::open()?;
     node.set_up(LOOPBACK)?;
     for address in addresses {
-        match node.add_served_address(LOOPBACK, *address) {
+        // A node without an address of its own has no other source towards its pods.
+        let added = match own.iter().any(|own| own.is_ipv4() == address.is_ipv4()) {
+            true => node.add_served_address(LOOPBACK, *address),
+            false => node.add_address(LOOPBACK, *address),
+        };
+        match added {
             Err(error) if error.is_exists() => {}
             result => result?,
         }

@@ -178,6 +178,13 @@ fn what_somebody_flushes_is_put_back_and_counted() {
         let pod = Pod::serve(node, "t/a", &[], &[("tcp", Kind::Tcp, 80)])?;
         let target = format!("{}:80", pod.ip4()?);
         node.ask(Kind::Tcp, &target, &[])?.only_from(&["a"])?;
+        // What goes before the first look was never there.
+        until("the daemon to look after the pod", || {
+            let entries =
+                node.daemon.as_ref().context("a daemon")?.metric("fairway_network_map_entries", "pods")?;
+            ensure!(entries > 0.0, "it has not looked");
+            Ok(())
+        })?;
         let repaired = |node: &Node, what: &str| {
             until(&format!("{what} to be put back"), || {
                 let daemon = node.daemon.as_ref().context("a daemon")?;
