@@ -72,8 +72,9 @@ impl NetworkNamespace {
     /// Runs `work` in the namespace, on the calling thread: one of its own would cost a pod's ADD more than all that
     /// is done inside.
     pub fn enter<T>(&self, work: impl FnOnce() -> T) -> Result<T, NamespaceError> {
-        let _own = Return(Self::current()?);
+        let own = Self::current()?;
         self.move_into().map_err(NamespaceError::Enter)?;
+        let _back = Return(own);
         Ok(work())
     }
 
