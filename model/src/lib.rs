@@ -17,7 +17,9 @@ mod snapshot;
 pub mod testing;
 
 pub use cluster::Cluster;
-pub use endpoint::{Conditions, Endpoint, EndpointPort, EndpointSlice, Endpoints, EndpointsSubset, Hints};
+pub use endpoint::{
+    Conditions, Endpoint, EndpointPort, EndpointSlice, Endpoints, EndpointsSubset, Hints, Location,
+};
 pub use event::{Event, Kind, Object};
 pub use intern::Interner;
 pub use member::{Member, PortEndpoint};

@@ -61,7 +61,7 @@ impl Member {
 
 impl<'a> PortEndpoint<'a> {
     fn new(endpoint: &'a Endpoint, port: u16, node: &str) -> Self {
-        let local = endpoint.node.as_deref() == Some(node);
+        let local = endpoint.node().is_some_and(|name| **name == *node);
         Self { address: endpoint.address, port, conditions: endpoint.conditions, local, endpoint }
     }
 

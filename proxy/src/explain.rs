@@ -71,17 +71,21 @@ pub fn endpoints(member: &Member, key: &ServiceKey, facts: &Facts) -> Vec<Explai
     let of_family = |family| {
         let mut found = member.endpoints(port, &facts.name);
         found.retain(|endpoint| Family::of(endpoint.address) == family);
-        select(&found, &facts.name, facts.zone.as_deref()).into_iter().map(move |selected| Explained {
-            ip: selected.endpoint.address,
-            port: selected.endpoint.port,
-            pod: selected.endpoint.endpoint.pod.clone(),
-            node: selected.endpoint.endpoint.node.clone(),
-            zone: selected.endpoint.endpoint.zone.clone(),
-            conditions: selected.endpoint.conditions,
-            hints: selected.endpoint.endpoint.hints.clone(),
-            cluster: selected.cluster,
-            local: selected.local,
-            other_family: family != key.family,
+        select(&found, &facts.name, facts.zone.as_deref()).into_iter().map(move |selected| {
+            let written = selected.endpoint.endpoint;
+            let pod = |pod: &str| ObjectName::new(key.name.namespace.clone(), pod);
+            Explained {
+                ip: selected.endpoint.address,
+                port: selected.endpoint.port,
+                pod: written.pod.as_deref().map(pod),
+                node: written.node().cloned(),
+                zone: written.zone().cloned(),
+                conditions: selected.endpoint.conditions,
+                hints: written.hints.clone(),
+                cluster: selected.cluster,
+                local: selected.local,
+                other_family: family != key.family,
+            }
         })
     };
     of_family(Family::V4).chain(of_family(Family::V6)).collect()

@@ -40,7 +40,7 @@ pub(crate) fn health_port(member: &Member, facts: &Facts) -> Option<HealthPort> 
 fn local_ready(member: &Member, facts: &Facts) -> usize {
     let here = member
         .all_endpoints()
-        .filter(|endpoint| endpoint.conditions.ready && endpoint.node.as_deref() == Some(&facts.name));
+        .filter(|endpoint| endpoint.conditions.ready && endpoint.node() == Some(&facts.name));
     let addresses: BTreeSet<IpAddr> = here.map(|endpoint| endpoint.address).collect();
     let of = |family| addresses.iter().filter(|&&ip| Family::of(ip) == family).count();
     of(Family::V4).max(of(Family::V6))

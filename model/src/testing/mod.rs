@@ -11,7 +11,7 @@ pub use strategies::{endpoint_slices, events, nodes, relist, services};
 
 use crate::{
     Affinity, Cluster, ClusterIps, Conditions, Endpoint, EndpointPort, EndpointSlice, Event, IngressMode,
-    Kind, LoadBalancer, LoadBalancerIp, Node, Object, ObjectName, Protocol, Service, ServiceKind,
+    Kind, LoadBalancer, LoadBalancerIp, Location, Node, Object, ObjectName, Protocol, Service, ServiceKind,
     ServicePort, Snapshot, Traffic,
 };
 
@@ -143,8 +143,7 @@ pub fn endpoint(address: &str) -> Endpoint {
     Endpoint {
         address: ip(address),
         conditions: Conditions::READY,
-        node: None,
-        zone: None,
+        location: None,
         hostname: None,
         hints: None,
         pod: None,
@@ -155,7 +154,7 @@ impl Endpoint {
     /// Puts it on a node.
     #[must_use]
     pub fn on(mut self, node: &str) -> Self {
-        self.node = Some(node.into());
+        self.location = Location::new(Some(node.into()), self.zone().cloned());
         self
     }
 

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use crate::{
     Affinity, ClusterIps, Conditions, Endpoint, EndpointPort, EndpointSlice, Event, IngressMode, Kind,
-    LoadBalancer, LoadBalancerIp, Name, Node, Object, ObjectName, Protocol, Service, ServiceKind,
+    LoadBalancer, LoadBalancerIp, Location, Name, Node, Object, ObjectName, Protocol, Service, ServiceKind,
     ServicePort, Traffic, TrafficPolicy,
 };
 
@@ -196,8 +196,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         |(address, conditions, node, zone, hostname)| Endpoint {
             address,
             conditions,
-            node,
-            zone,
+            location: Location::new(node, zone),
             hostname: hostname.map(|number| format!("h{number}").into()),
             hints: None,
             pod: None,

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as api;
 use model::{
-    Conditions, Endpoint, EndpointPort, EndpointSlice, Endpoints, EndpointsSubset, Hints, Kind, Name,
-    ObjectName,
+    Conditions, Endpoint, EndpointPort, EndpointSlice, Endpoints, EndpointsSubset, Hints, Kind, Location,
+    Name,
 };
 
 use super::value::{protocol, routable};
@@ -74,8 +74,7 @@ fn endpoint(address: IpAddr, from: &api::Endpoint, namespace: &str, index: usize
     Ok(Endpoint {
         address,
         conditions: conditions(from.conditions.as_ref()),
-        node: name(from.node_name.as_deref()),
-        zone: name(from.zone.as_deref()),
+        location: Location::new(name(from.node_name.as_deref()), name(from.zone.as_deref())),
         hostname,
         hints: from.hints.as_ref().and_then(hints),
         pod: from.target_ref.as_ref().and_then(|target| pod(target, namespace)),
@@ -97,12 +96,13 @@ fn hints(from: &api::EndpointHints) -> Option<Arc<Hints>> {
     (!zones.is_empty() || !nodes.is_empty()).then(|| Arc::new(Hints { zones, nodes }))
 }
 
-fn pod(target: &core::ObjectReference, namespace: &str) -> Option<ObjectName> {
-    if target.kind.as_deref() != Some("Pod") {
+/// The pod behind an endpoint. One of another namespace cannot be: a Service selects in its own.
+fn pod(target: &core::ObjectReference, namespace: &str) -> Option<Box<str>> {
+    let is_here = target.namespace.as_deref().is_none_or(|written| written == namespace);
+    if !is_here || target.kind.as_deref() != Some("Pod") {
         return None;
     }
-    let namespace = target.namespace.as_deref().unwrap_or(namespace);
-    target.name.as_deref().map(|name| ObjectName::new(namespace, name))
+    target.name.as_deref().filter(|name| !name.is_empty()).map(Box::from)
 }
 
 fn hostname(text: Option<&str>, field: impl Fn() -> String) -> Result<Option<Name>, Fault> {
@@ -159,8 +159,7 @@ fn legacy_address(
     Ok(Endpoint {
         address: routable(&from.ip).map_err(|wrong| wrong.at(format!("{field}.ip")))?,
         conditions: Conditions { ready, serving: ready, terminating: false },
-        node: name(from.node_name.as_deref()),
-        zone: None,
+        location: Location::new(name(from.node_name.as_deref()), None),
         hostname: hostname(from.hostname.as_deref(), || format!("{field}.hostname"))?,
         hints: None,
         pod: from.target_ref.as_ref().and_then(|target| pod(target, namespace)),

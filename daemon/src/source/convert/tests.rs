@@ -260,52 +260,56 @@ fn an_endpoint_with_all_its_facts() {
         good,
         endpoint_slice,
         &expect![[r#"
-        Some(
-            EndpointSlice {
-                name: shop/web-1,
-                service: "web",
-                ports: [
-                    EndpointPort {
-                        name: "",
-                        protocol: Tcp,
-                        port: 80,
-                    },
-                ],
-                endpoints: [
-                    Endpoint {
-                        address: fd00::1,
-                        conditions: Conditions {
-                            ready: false,
-                            serving: true,
-                            terminating: true,
+            Some(
+                EndpointSlice {
+                    name: shop/web-1,
+                    service: "web",
+                    ports: [
+                        EndpointPort {
+                            name: "",
+                            protocol: Tcp,
+                            port: 80,
                         },
-                        node: Some(
-                            "a",
-                        ),
-                        zone: Some(
-                            "z1",
-                        ),
-                        hostname: Some(
-                            "one",
-                        ),
-                        hints: Some(
-                            Hints {
-                                zones: [
-                                    "z1",
-                                ],
-                                nodes: [
-                                    "a",
-                                ],
+                    ],
+                    endpoints: [
+                        Endpoint {
+                            address: fd00::1,
+                            conditions: Conditions {
+                                ready: false,
+                                serving: true,
+                                terminating: true,
                             },
-                        ),
-                        pod: Some(
-                            shop/web-1,
-                        ),
-                    },
-                ],
-            },
-        )
-    "#]],
+                            location: Some(
+                                Location {
+                                    node: Some(
+                                        "a",
+                                    ),
+                                    zone: Some(
+                                        "z1",
+                                    ),
+                                },
+                            ),
+                            hostname: Some(
+                                "one",
+                            ),
+                            hints: Some(
+                                Hints {
+                                    zones: [
+                                        "z1",
+                                    ],
+                                    nodes: [
+                                        "a",
+                                    ],
+                                },
+                            ),
+                            pod: Some(
+                                "web-1",
+                            ),
+                        },
+                    ],
+                },
+            )
+        "#]],
     );
 }
 
@@ -319,36 +323,35 @@ fn legacy_endpoints() {
         subset("192.0.2.1"),
         endpoints,
         &expect![[r#"
-        Endpoints {
-            name: default/db,
-            subsets: [
-                EndpointsSubset {
-                    endpoints: [
-                        Endpoint {
-                            address: 192.0.2.1,
-                            conditions: Conditions {
-                                ready: true,
-                                serving: true,
-                                terminating: false,
+            Endpoints {
+                name: default/db,
+                subsets: [
+                    EndpointsSubset {
+                        endpoints: [
+                            Endpoint {
+                                address: 192.0.2.1,
+                                conditions: Conditions {
+                                    ready: true,
+                                    serving: true,
+                                    terminating: false,
+                                },
+                                location: None,
+                                hostname: None,
+                                hints: None,
+                                pod: None,
                             },
-                            node: None,
-                            zone: None,
-                            hostname: None,
-                            hints: None,
-                            pod: None,
-                        },
-                    ],
-                    ports: [
-                        EndpointPort {
-                            name: "a",
-                            protocol: Tcp,
-                            port: 80,
-                        },
-                    ],
-                },
-            ],
-        }
-    "#]],
+                        ],
+                        ports: [
+                            EndpointPort {
+                                name: "a",
+                                protocol: Tcp,
+                                port: 80,
+                            },
+                        ],
+                    },
+                ],
+            }
+        "#]],
     );
     check(
         subset("192.0.2.256"),

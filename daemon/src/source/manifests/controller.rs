@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use model::{Conditions, Endpoint, EndpointPort, EndpointSlice, Name, Node, ObjectName, ServicePort};
+use model::{
+    Conditions, Endpoint, EndpointPort, EndpointSlice, Location, Name, Node, ObjectName, ServicePort,
+};
 use sandbox::Record;
 
 use super::allocate::hash;
@@ -83,11 +85,10 @@ fn endpoint(service: &WrittenService, pod: &Record, address: IpAddr, node: &Node
             serving: pod.ready,
             terminating: pod.terminating,
         },
-        node: Some(node.name.clone()),
-        zone: node.zone.clone(),
+        location: Location::new(Some(node.name.clone()), node.zone.clone()),
         hostname: pod.hostname.as_deref().filter(|_| has_subdomain).map(Name::from),
         hints: None,
-        pod: Some(ObjectName::new(pod.pod.namespace.as_str(), pod.pod.name.as_str())),
+        pod: Some(pod.pod.name.as_str().into()),
     }
 }
 

@@ -111,7 +111,9 @@ fn dump_slice(slice: &EndpointSlice, out: &mut String) {
         write!(out, " {}:{}/{}", port.name, port.port, port.protocol).unwrap();
     }
     writeln!(out).unwrap();
-    for Endpoint { address, conditions, node, hostname, pod, .. } in &slice.endpoints {
+    for endpoint in &slice.endpoints {
+        let Endpoint { address, conditions, hostname, pod, .. } = endpoint;
+        let node = endpoint.node();
         let Conditions { ready, serving, terminating } = conditions;
         write!(out, "  {address} ready={ready} serving={serving} terminating={terminating}").unwrap();
         writeln!(out, " node={node:?} hostname={hostname:?} pod={pod:?}").unwrap();

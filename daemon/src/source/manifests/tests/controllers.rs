@@ -46,20 +46,20 @@ fn scenario_04_each_pod_has_its_own_number_for_a_named_port() {
         &[("web.yaml", WEB)],
         &pods,
         &expect![[r#"
-        Service shop/web ClusterIP Addresses([10.96.126.194]) http:80/TCP raw:81/TCP
-        EndpointSlice shop/web-31a5a36c of web: http:9090/TCP raw:81/TCP
-          10.1.0.4 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some(shop/new-1)
-        EndpointSlice shop/web-4af8dbfa of web: raw:81/TCP
-          10.1.0.5 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some(shop/bare)
-        EndpointSlice shop/web-d2922e24 of web: http:8080/TCP raw:81/TCP
-          10.1.0.2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some(shop/old-1)
-          10.1.0.3 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some(shop/old-2)
-        Namespace shop
-        Pod shop/bare [10.1.0.5]
-        Pod shop/new-1 [10.1.0.4]
-        Pod shop/old-1 [10.1.0.2]
-        Pod shop/old-2 [10.1.0.3]
-    "#]],
+            Service shop/web ClusterIP Addresses([10.96.126.194]) http:80/TCP raw:81/TCP
+            EndpointSlice shop/web-31a5a36c of web: http:9090/TCP raw:81/TCP
+              10.1.0.4 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some("new-1")
+            EndpointSlice shop/web-4af8dbfa of web: raw:81/TCP
+              10.1.0.5 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some("bare")
+            EndpointSlice shop/web-d2922e24 of web: http:8080/TCP raw:81/TCP
+              10.1.0.2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some("old-1")
+              10.1.0.3 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some("old-2")
+            Namespace shop
+            Pod shop/bare [10.1.0.5]
+            Pod shop/new-1 [10.1.0.4]
+            Pod shop/old-1 [10.1.0.2]
+            Pod shop/old-2 [10.1.0.3]
+        "#]],
     );
 }
 
@@ -97,27 +97,27 @@ spec: {selector: {app: web}, ports: [{port: 80}]}
         &[("web.yaml", text)],
         &[starting, ending, named, elsewhere, stranger],
         &expect![[r#"
-        Service other/web ClusterIP Addresses([10.96.73.171]) :80/TCP
-        Service shop/early ClusterIP Addresses([10.96.199.58]) :80/TCP
-        Service shop/web ClusterIP Headless
-        EndpointSlice shop/early-9eff4cec of early: :80/TCP
-          10.1.0.2 ready=true serving=false terminating=false node=Some("a") hostname=None pod=Some(shop/starting)
-          10.1.0.3 ready=true serving=true terminating=true node=Some("a") hostname=None pod=Some(shop/ending)
-          10.1.0.4 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some(shop/named)
-          10.1.0.5 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some(shop/elsewhere)
-        EndpointSlice shop/web-c491f89f of web:
-          10.1.0.2 ready=false serving=false terminating=false node=Some("a") hostname=None pod=Some(shop/starting)
-          10.1.0.3 ready=false serving=true terminating=true node=Some("a") hostname=None pod=Some(shop/ending)
-          10.1.0.4 ready=true serving=true terminating=false node=Some("a") hostname=Some("one") pod=Some(shop/named)
-          10.1.0.5 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some(shop/elsewhere)
-        Namespace other
-        Namespace shop
-        Pod shop/elsewhere [10.1.0.5]
-        Pod shop/ending [10.1.0.3]
-        Pod shop/named [10.1.0.4]
-        Pod shop/starting [10.1.0.2]
-        Pod shop/stranger [10.1.0.6]
-    "#]],
+            Service other/web ClusterIP Addresses([10.96.73.171]) :80/TCP
+            Service shop/early ClusterIP Addresses([10.96.199.58]) :80/TCP
+            Service shop/web ClusterIP Headless
+            EndpointSlice shop/early-9eff4cec of early: :80/TCP
+              10.1.0.2 ready=true serving=false terminating=false node=Some("a") hostname=None pod=Some("starting")
+              10.1.0.3 ready=true serving=true terminating=true node=Some("a") hostname=None pod=Some("ending")
+              10.1.0.4 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some("named")
+              10.1.0.5 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some("elsewhere")
+            EndpointSlice shop/web-c491f89f of web:
+              10.1.0.2 ready=false serving=false terminating=false node=Some("a") hostname=None pod=Some("starting")
+              10.1.0.3 ready=false serving=true terminating=true node=Some("a") hostname=None pod=Some("ending")
+              10.1.0.4 ready=true serving=true terminating=false node=Some("a") hostname=Some("one") pod=Some("named")
+              10.1.0.5 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some("elsewhere")
+            Namespace other
+            Namespace shop
+            Pod shop/elsewhere [10.1.0.5]
+            Pod shop/ending [10.1.0.3]
+            Pod shop/named [10.1.0.4]
+            Pod shop/starting [10.1.0.2]
+            Pod shop/stranger [10.1.0.6]
+        "#]],
     );
 }
 
@@ -144,35 +144,35 @@ fn families_of_a_dual_stack_cluster() {
         &[("web.yaml", &text.concat())],
         &[both],
         &expect![[r#"
-        Service shop/half ClusterIP Addresses([fd00:10:96::77, 10.96.41.176]) :80/TCP
-        Service shop/head ClusterIP Headless :80/TCP
-        Service shop/one ClusterIP Addresses([10.96.192.203]) :80/TCP
-        Service shop/six ClusterIP Addresses([fd00:10:96::6e7f]) :80/TCP
-        Service shop/turned ClusterIP Addresses([fd00:10:96::c244, 10.96.194.68]) :80/TCP
-        Service shop/two ClusterIP Addresses([10.96.66.228, fd00:10:96::42e4]) :80/TCP
-        EndpointSlice shop/half-13cf0948 of half: :80/TCP
-          fd00:1::2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some(shop/both)
-        EndpointSlice shop/half-9eff4cec of half: :80/TCP
-          10.1.0.2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some(shop/both)
-        EndpointSlice shop/head-13cf0948 of head: :80/TCP
-          fd00:1::2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some(shop/both)
-        EndpointSlice shop/head-9eff4cec of head: :80/TCP
-          10.1.0.2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some(shop/both)
-        EndpointSlice shop/one-9eff4cec of one: :80/TCP
-          10.1.0.2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some(shop/both)
-        EndpointSlice shop/six-13cf0948 of six: :80/TCP
-          fd00:1::2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some(shop/both)
-        EndpointSlice shop/turned-13cf0948 of turned: :80/TCP
-          fd00:1::2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some(shop/both)
-        EndpointSlice shop/turned-9eff4cec of turned: :80/TCP
-          10.1.0.2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some(shop/both)
-        EndpointSlice shop/two-13cf0948 of two: :80/TCP
-          fd00:1::2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some(shop/both)
-        EndpointSlice shop/two-9eff4cec of two: :80/TCP
-          10.1.0.2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some(shop/both)
-        Namespace shop
-        Pod shop/both [10.1.0.2, fd00:1::2]
-    "#]],
+            Service shop/half ClusterIP Addresses([fd00:10:96::77, 10.96.41.176]) :80/TCP
+            Service shop/head ClusterIP Headless :80/TCP
+            Service shop/one ClusterIP Addresses([10.96.192.203]) :80/TCP
+            Service shop/six ClusterIP Addresses([fd00:10:96::6e7f]) :80/TCP
+            Service shop/turned ClusterIP Addresses([fd00:10:96::c244, 10.96.194.68]) :80/TCP
+            Service shop/two ClusterIP Addresses([10.96.66.228, fd00:10:96::42e4]) :80/TCP
+            EndpointSlice shop/half-13cf0948 of half: :80/TCP
+              fd00:1::2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some("both")
+            EndpointSlice shop/half-9eff4cec of half: :80/TCP
+              10.1.0.2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some("both")
+            EndpointSlice shop/head-13cf0948 of head: :80/TCP
+              fd00:1::2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some("both")
+            EndpointSlice shop/head-9eff4cec of head: :80/TCP
+              10.1.0.2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some("both")
+            EndpointSlice shop/one-9eff4cec of one: :80/TCP
+              10.1.0.2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some("both")
+            EndpointSlice shop/six-13cf0948 of six: :80/TCP
+              fd00:1::2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some("both")
+            EndpointSlice shop/turned-13cf0948 of turned: :80/TCP
+              fd00:1::2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some("both")
+            EndpointSlice shop/turned-9eff4cec of turned: :80/TCP
+              10.1.0.2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some("both")
+            EndpointSlice shop/two-13cf0948 of two: :80/TCP
+              fd00:1::2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some("both")
+            EndpointSlice shop/two-9eff4cec of two: :80/TCP
+              10.1.0.2 ready=true serving=true terminating=false node=Some("a") hostname=None pod=Some("both")
+            Namespace shop
+            Pod shop/both [10.1.0.2, fd00:1::2]
+        "#]],
     );
 }
 
