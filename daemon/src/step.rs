@@ -162,7 +162,7 @@ impl Stepper {
     fn answer(&mut self, query: Query) {
         // Whoever asked may be gone; then nobody wants the answer.
         match query {
-            Query::Backends(reply) => drop(reply.send(self.proxy.backends())),
+            Query::Backends(reply) => drop(reply.send(self.proxy.backends().collect())),
             Query::Examine(reply) => {
                 let findings = self.examine();
                 let _ = reply.send(findings);

@@ -397,6 +397,8 @@ fn reown(owners: &mut Owners, name: &ObjectName, mut removed: Vec<IpAddr>, mut a
     for address in added.iter().filter(|address| removed.binary_search(address).is_err()) {
         let names = owners.entry(*address).or_default();
         if let Err(at) = names.binary_search(name) {
+            // Nearly every address has one owner for as long as it is there.
+            names.reserve_exact(1);
             names.insert(at, name.clone());
         }
     }

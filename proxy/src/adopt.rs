@@ -42,7 +42,10 @@ pub fn adopt(contents: &impl Contents, desired: &Tables) -> Current {
         service_ids.insert(id);
         backend_ids.extend(placed.backends.iter().copied());
         runs.push((placed.base, placed.lines));
-        current.tables.services.insert(key.clone(), Arc::new(block));
+        // What is as it is wanted is held once.
+        let wanted = desired.services.get(&key).filter(|wanted| ***wanted == block);
+        let block = wanted.cloned().unwrap_or_else(|| Arc::new(block));
+        current.tables.services.insert(key.clone(), block);
         current.placed.insert(key, placed);
     }
     current.service_ids = Ids::with_used(sizes.services, &service_ids);
@@ -51,14 +54,9 @@ pub fn adopt(contents: &impl Contents, desired: &Tables) -> Current {
     let by_id: HashMap<u32, ServiceKey> =
         current.placed.iter().map(|(key, placed)| (placed.id, key.clone())).collect();
     for (frontend, target) in targets(&frontends, &by_id) {
-        if let Target::Service(key, _) = &target
-            && let Some(placed) = current.placed.get_mut(key)
-        {
-            placed.frontends += 1;
-        }
+        current.lead(&target);
         current.tables.frontends.insert(frontend, target);
     }
-    current.wanted = current.tables.clone();
     current
 }
 
@@ -156,10 +154,7 @@ fn slot_of(backend: &Backend) -> Slot {
 
 /// A name that no service can have, for what nobody wants any more.
 fn nameless(id: u32, block: &Block, protocol: Option<Protocol>) -> ServiceKey {
-    ServiceKey {
-        name: ObjectName::cluster_scoped(format!("({id})")),
-        port: "".into(),
-        protocol: protocol.unwrap_or(Protocol::Tcp),
-        family: block.slots.first().map_or(Family::V4, |slot| Family::of(slot.ip)),
-    }
+    let family = block.slots.first().map_or(Family::V4, |slot| Family::of(slot.ip));
+    let name = ObjectName::cluster_scoped(format!("({id})"));
+    ServiceKey::new(name, "".into(), protocol.unwrap_or(Protocol::Tcp), family)
 }

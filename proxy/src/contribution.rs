@@ -108,7 +108,7 @@ pub(crate) fn contribute(member: &Member, facts: &Facts) -> Contribution {
 
 /// The service port in the maps.
 pub(crate) fn service_key(service: &Service, port: &ServicePort, family: Family) -> ServiceKey {
-    ServiceKey { name: service.name.clone(), port: port.name.clone(), protocol: port.protocol, family }
+    ServiceKey::new(service.name.clone(), port.name.clone(), port.protocol, family)
 }
 
 fn frontends(service: &Service, port: &ServicePort, facts: &Facts) -> Vec<(Frontend, u16)> {

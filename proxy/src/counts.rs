@@ -8,7 +8,7 @@ use model::ObjectName;
 
 use crate::current::Current;
 use crate::dataplane::Kernel;
-use crate::op::Op;
+use crate::op::{Freed, Op};
 use crate::probe::is_probe;
 
 /// So many services that are gone may keep their count before they are swept out.
@@ -36,12 +36,16 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Notes what left, before any of it is used again.
-    pub(crate) fn note_retired(&mut self, current: &mut Current) {
-        let (services, backends) = current.take_retired();
-        self.backends.extend(backends.into_iter().map(|(key, id)| (id, key.name)));
-        self.services.extend(services.into_iter().map(|(key, id)| (id, key.name)));
-        // Services without anything left in the maps are forgotten once they are many.
+    /// Notes what left, before it is used again.
+    pub(crate) fn note_freed(&mut self, id: Freed, name: &ObjectName) {
+        match id {
+            Freed::Service(id) => self.services.insert(id, name.clone()),
+            Freed::Backend(id) => self.backends.insert(id, name.clone()),
+        };
+    }
+
+    /// Forgets services without anything left in the maps once they are many.
+    pub(crate) fn sweep(&mut self, current: &Current) {
         if self.before.len() > 2 * current.tables().services.len() + FORGOTTEN {
             let known: HashSet<&ObjectName> = current.tables().services.keys().map(|key| &key.name).collect();
             self.before.retain(|name, _| known.contains(name));

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
 use crate::allocate::{Ids, Lines};
-use crate::tables::{Frontend, ServiceKey, Tables};
+use crate::tables::{Frontend, ServiceKey, Tables, Target};
 
 /// How many elements each map has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,23 +59,18 @@ impl Sizes {
 #[derive(Clone, Debug)]
 pub struct Current {
     pub(crate) sizes: Sizes,
-    /// What is in the kernel, by name.
+    /// What is in the kernel, by name. It shares its nodes with what was wanted last, so that the difference to
+    /// what is wanted next costs what changed.
     pub(crate) tables: Tables,
     /// Where each service port of `tables` is.
     pub(crate) placed: HashMap<ServiceKey, Placed>,
     pub(crate) service_ids: Ids,
     pub(crate) backend_ids: Ids,
     pub(crate) lines: Lines,
-    /// What was wanted last. It shares its nodes with the next one, so their difference costs what changed.
-    pub(crate) wanted: Tables,
-    /// Service ports and frontends that were wanted but had no room: every diff looks at them again.
-    pub(crate) unsettled: Unsettled,
     /// Frontends that are not wanted any more, since when.
     pub(crate) doomed: HashMap<Frontend, Instant>,
     /// Service ports that are not wanted any more.
     pub(crate) leaving: BTreeSet<ServiceKey>,
-    /// What left since somebody asked.
-    pub(crate) retired: Retired,
 }
 
 /// Where a service port is in the maps.
@@ -90,16 +85,6 @@ pub(crate) struct Placed {
     pub(crate) frontends: u32,
 }
 
-/// Ids of service ports that left, and of backends with the service port that they served.
-pub(crate) type Retired = (Vec<(ServiceKey, u32)>, Vec<(ServiceKey, u32)>);
-
-/// What had no room.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Unsettled {
-    pub(crate) services: BTreeSet<ServiceKey>,
-    pub(crate) frontends: BTreeSet<Frontend>,
-}
-
 impl Current {
     /// Empty maps.
     pub fn new(sizes: Sizes) -> Self {
@@ -110,11 +95,8 @@ impl Current {
             service_ids: Ids::new(sizes.services),
             backend_ids: Ids::new(sizes.backends),
             lines: Lines::with_used(sizes.lines, &[]),
-            wanted: Tables::default(),
-            unsettled: Unsettled::default(),
             doomed: HashMap::new(),
             leaving: BTreeSet::new(),
-            retired: Retired::default(),
         }
     }
 
@@ -133,9 +115,18 @@ impl Current {
         self.placed.get(key).map_or(&[], |placed| &placed.backends)
     }
 
-    /// The ids of service ports and of backends that left since the last call.
-    pub(crate) fn take_retired(&mut self) -> Retired {
-        std::mem::take(&mut self.retired)
+    /// A frontend leads to `target` from now on.
+    pub(crate) fn lead(&mut self, target: &Target) {
+        if let Some(placed) = target.service().and_then(|key| self.placed.get_mut(key)) {
+            placed.frontends += 1;
+        }
+    }
+
+    /// A frontend does not lead to `target` any more.
+    pub(crate) fn unlead(&mut self, target: &Target) {
+        if let Some(placed) = target.service().and_then(|key| self.placed.get_mut(key)) {
+            placed.frontends -= 1;
+        }
     }
 
     /// How many elements wait for a barrier.

@@ -1,7 +1,10 @@
 //! The difference between what is in the kernel and what is wanted, as operations. [`diff`] grows: it adds and
-//! swaps, and never takes away what a client may still dial. [`shrink`] takes away, later. Pure.
+//! swaps, and never takes away what a client may still dial. [`shrink`] takes away, later.
+//!
+//! Each operation goes to the dataplane as it is found, so that a cold start needs no memory for the list of
+//! them. Pure but for that: no clock, and no decision that depends on more than the arguments.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,10 +13,11 @@ use ebpf::address::Port;
 use ebpf::backend::Backend;
 use ebpf::block::{Header, ServiceWord, lines_for};
 use ebpf::frontend::FrontendWord;
+use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
 use crate::current::{Current, Placed};
-use crate::op::Op;
+use crate::op::{Dataplane, Freed, Op, Refused};
 use crate::tables::{Block, Frontend, ServiceKey, Slot, Tables, Target};
 
 /// How long a frontend outlives its name: clients may have resolved it just before.
@@ -22,22 +26,13 @@ pub const GRACE: Duration = Duration::from_millis(200);
 /// A barrier costs about 10 ms, so it waits until this many freed elements make it worth while.
 const QUARANTINE: usize = 1024;
 
-/// What [`diff`] found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// The operations, in order.
-    pub ops: Vec<Op>,
-    /// What has no room.
-    pub unfit: Vec<Unfit>,
-}
-
-/// Something that has no room in the maps. It is tried again with every diff.
+/// Something that is not in the maps as it is wanted. It is tried again with every diff.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfit {
     /// The frontend or service port.
     pub what: What,
-    /// The map that is full.
-    pub map: &'static str,
+    /// Why, in words.
+    pub why: String,
 }
 
 /// What has no room.
@@ -49,55 +44,21 @@ pub enum What {
     Frontend(Frontend, Option<ServiceKey>),
 }
 
-/// What makes `current` serve all of `desired`. Moves `current` forward as if every operation succeeded. Looks
-/// only at what differs from the last call, and at what had no room then.
-pub fn diff(current: &mut Current, desired: &Tables, now: Instant) -> Changes {
-    let mut changes = Changes::default();
-    let wanted = std::mem::replace(&mut current.wanted, desired.clone());
-    let unsettled = std::mem::take(&mut current.unsettled);
-    let touched = wanted.services.diff(&desired.services).map(key_of);
-    for key in unsettled.services.iter().chain(touched) {
-        match desired.services.get(key) {
-            Some(block) => {
-                current.leaving.remove(key);
-                if current.tables.services.get(key) != Some(block) {
-                    place(current, key, block, &mut changes);
-                }
-            }
-            None if current.placed.contains_key(key) => {
-                current.leaving.insert(key.clone());
-            }
-            None => {}
-        }
-    }
-    let touched = wanted.frontends.diff(&desired.frontends).map(key_of);
-    for frontend in unsettled.frontends.iter().chain(touched) {
-        match desired.frontends.get(frontend) {
-            Some(target) => {
-                current.doomed.remove(frontend);
-                if current.tables.frontends.get(frontend) != Some(target) {
-                    lead(current, frontend, target, &mut changes);
-                }
-            }
-            None if current.tables.frontends.contains_key(frontend) => {
-                current.doomed.entry(*frontend).or_insert(now);
-            }
-            None => {}
-        }
-    }
-    changes
+/// Makes the dataplane, which holds `current`, serve all of `desired`. What cannot be served is told. The cost
+/// is that of what differs.
+pub fn diff(
+    current: &mut Current,
+    desired: &Tables,
+    now: Instant,
+    dataplane: &mut impl Dataplane,
+) -> Vec<Unfit> {
+    let mut growth = Growth::new(current, dataplane);
+    growth.place_services(desired);
+    growth.lead_frontends(desired, now)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "an item of an iterator, which owns nothing")]
-fn key_of<'a, K, V>(item: DiffItem<'a, 'a, K, V>) -> &'a K {
-    match item {
-        DiffItem::Add(key, _) | DiffItem::Remove(key, _) | DiffItem::Update { new: (key, _), .. } => key,
-    }
-}
-
-/// What takes away everything that has not been wanted for [`GRACE`], and when to ask again.
-pub fn shrink(current: &mut Current, now: Instant) -> (Vec<Op>, Option<Instant>) {
-    let mut ops = Vec::new();
+/// Takes away everything that has not been wanted for [`GRACE`]; when to ask again, if something is left.
+pub fn shrink(current: &mut Current, now: Instant, dataplane: &mut impl Dataplane) -> Option<Instant> {
     let mut due: Vec<Frontend> = current
         .doomed
         .iter()
@@ -107,167 +68,255 @@ pub fn shrink(current: &mut Current, now: Instant) -> (Vec<Op>, Option<Instant>)
     due.sort_unstable();
     for frontend in &due {
         current.doomed.remove(frontend);
-        forget_frontend(current, frontend);
-        ops.push(Op::RemoveFrontend(frontend.key()));
+        if let Some(target) = current.tables.frontends.remove(frontend) {
+            current.unlead(&target);
+        }
+        apply(dataplane, &Op::RemoveFrontend(frontend.key()));
     }
     let unused = |key: &&ServiceKey| current.placed.get(*key).is_none_or(|placed| placed.frontends == 0);
     let gone: Vec<ServiceKey> = current.leaving.iter().filter(unused).cloned().collect();
     for key in gone {
-        retire(current, &key, &mut ops);
+        retire(current, &key, dataplane);
     }
     // A freed hash element goes to the next insert at once, so none may come before the barrier.
     if !due.is_empty() || current.quarantined() >= QUARANTINE {
-        barrier(current, &mut ops);
+        barrier(current, dataplane);
     }
-    (ops, current.doomed.values().min().map(|&since| since + GRACE))
+    current.doomed.values().min().map(|&since| since + GRACE)
 }
 
-/// The kernel did not take a frontend: it is not there, and is tried again.
-pub(crate) fn refuse_frontend(current: &mut Current, frontend: &Frontend) {
-    forget_frontend(current, frontend);
-    current.unsettled.frontends.insert(*frontend);
-}
-
-fn forget_frontend(current: &mut Current, frontend: &Frontend) {
-    if let Some(Target::Service(key, _)) = current.tables.frontends.remove(frontend)
-        && let Some(placed) = current.placed.get_mut(&key)
-    {
-        placed.frontends -= 1;
-    }
-}
-
-fn barrier(current: &mut Current, ops: &mut Vec<Op>) {
-    ops.push(Op::Barrier);
-    current.release();
-}
-
-fn retire(current: &mut Current, key: &ServiceKey, ops: &mut Vec<Op>) {
+fn retire(current: &mut Current, key: &ServiceKey, dataplane: &mut impl Dataplane) {
     current.leaving.remove(key);
     current.tables.services.remove(key);
     let Some(placed) = current.placed.remove(key) else { return };
-    ops.push(Op::Publish(placed.id, ServiceWord::UNPUBLISHED));
+    apply(dataplane, &Op::Publish(placed.id, ServiceWord::UNPUBLISHED));
     current.service_ids.retire(placed.id);
-    current.retired.0.push((key.clone(), placed.id));
+    dataplane.free(Freed::Service(placed.id), key);
     current.lines.retire(placed.base, placed.lines);
     for backend in placed.backends {
         current.backend_ids.retire(backend);
-        current.retired.1.push((key.clone(), backend));
+        dataplane.free(Freed::Backend(backend), key);
     }
 }
 
-/// Points a frontend to its service port.
-fn lead(current: &mut Current, frontend: &Frontend, target: &Target, changes: &mut Changes) {
-    let known = current.tables.frontends.contains_key(frontend);
-    let unfit = |map| Unfit { what: What::Frontend(*frontend, target.service().cloned()), map };
-    if !known && current.tables.frontends.len() >= current.sizes.frontends as usize {
-        current.unsettled.frontends.insert(*frontend);
-        changes.unfit.push(unfit(ebpf::maps::FRONTENDS));
-        return;
+fn barrier(current: &mut Current, dataplane: &mut impl Dataplane) {
+    apply(dataplane, &Op::Barrier);
+    current.release();
+}
+
+/// Applies what cannot be refused: the dataplane itself says so if it is all the same.
+fn apply(dataplane: &mut impl Dataplane, op: &Op) {
+    let _said = dataplane.apply(op);
+}
+
+/// One diff under way: first the service ports, then the frontends that lead to them.
+pub(crate) struct Growth<'a, D> {
+    current: &'a mut Current,
+    dataplane: &'a mut D,
+    /// What was in the maps before.
+    before: Tables,
+    /// How many frontends are in the maps by now.
+    frontends: usize,
+    /// Where the maps are not as wanted, and what they have instead.
+    kept: Kept,
+    unfit: Vec<Unfit>,
+}
+
+#[derive(Default)]
+struct Kept {
+    services: Vec<(ServiceKey, Option<Arc<Block>>)>,
+    frontends: Vec<(Frontend, Option<Target>)>,
+}
+
+impl<'a, D: Dataplane> Growth<'a, D> {
+    pub(crate) fn new(current: &'a mut Current, dataplane: &'a mut D) -> Self {
+        let before = current.tables.clone();
+        let frontends = before.frontends.len();
+        Self { current, dataplane, before, frontends, kept: Kept::default(), unfit: Vec::new() }
     }
-    let key = frontend.key();
-    let word = match target {
-        Target::Service(service, flags) => {
-            // A service port without room has been reported; its frontends wait with it.
-            let Some(placed) = current.placed.get_mut(service) else {
-                current.unsettled.frontends.insert(*frontend);
+
+    /// What is in the maps, but for `tables`, which stay as they were until the end.
+    pub(crate) const fn current(&self) -> &Current {
+        self.current
+    }
+
+    /// Gives each service port its block.
+    pub(crate) fn place_services(&mut self, desired: &Tables) {
+        let before = self.before.services.clone();
+        let mut leaving = BTreeSet::new();
+        for item in before.diff(&desired.services) {
+            match item {
+                DiffItem::Add(key, block) => self.place(key, None, block),
+                DiffItem::Update { old: (_, old), new: (key, block) } => self.place(key, Some(old), block),
+                DiffItem::Remove(key, old) => {
+                    self.kept.services.push((key.clone(), Some(Arc::clone(old))));
+                    leaving.insert(key.clone());
+                }
+            }
+        }
+        self.current.leaving = leaving;
+    }
+
+    /// Points each frontend to its service port; then `current` is what the maps hold.
+    pub(crate) fn lead_frontends(mut self, desired: &Tables, now: Instant) -> Vec<Unfit> {
+        let before = self.before.frontends.clone();
+        let mut doomed = HashMap::new();
+        for item in before.diff(&desired.frontends) {
+            match item {
+                DiffItem::Add(frontend, target) => self.lead(frontend, None, target),
+                DiffItem::Update { old: (_, old), new: (frontend, target) } => {
+                    self.lead(frontend, Some(old), target);
+                }
+                DiffItem::Remove(frontend, old) => {
+                    self.kept.frontends.push((*frontend, Some(old.clone())));
+                    doomed.insert(*frontend, self.current.doomed.get(frontend).copied().unwrap_or(now));
+                }
+            }
+        }
+        self.current.doomed = doomed;
+        // A copy of what is wanted shares its nodes, so that the next difference costs what changes.
+        self.current.tables = desired.clone();
+        patch(&mut self.current.tables.services, self.kept.services);
+        patch(&mut self.current.tables.frontends, self.kept.frontends);
+        self.unfit
+    }
+
+    fn lead(&mut self, frontend: &Frontend, old: Option<&Target>, target: &Target) {
+        let why = match self.try_lead(frontend, old, target) {
+            Ok(()) => {
+                old.into_iter().for_each(|old| self.current.unlead(old));
                 return;
-            };
-            placed.frontends += 1;
-            FrontendWord::new(&key, placed.id, *flags)
+            }
+            Err(why) => why,
+        };
+        self.kept.frontends.push((*frontend, old.cloned()));
+        let what = What::Frontend(*frontend, target.service().cloned());
+        self.unfit.extend(why.map(|why| Unfit { what, why: why.to_string() }));
+    }
+
+    /// The error is None for a frontend of a service port without room, which has been reported itself.
+    fn try_lead(
+        &mut self,
+        frontend: &Frontend,
+        old: Option<&Target>,
+        target: &Target,
+    ) -> Result<(), Option<Refused>> {
+        let is_new = old.is_none();
+        if is_new && self.frontends >= self.current.sizes.frontends as usize {
+            return Err(Some(Refused::Full(ebpf::maps::FRONTENDS)));
         }
-        Target::Refuse => FrontendWord::new(&key, 0, FrontendWord::REFUSE),
-    };
-    forget_frontend(current, frontend);
-    current.tables.frontends.insert(*frontend, target.clone());
-    changes.ops.push(Op::PutFrontend(key, word));
+        let key = frontend.key();
+        let word = match target {
+            Target::Service(service, flags) => {
+                let id = self.current.service_id(service).ok_or(None)?;
+                FrontendWord::new(&key, id, *flags)
+            }
+            Target::Refuse => FrontendWord::new(&key, 0, FrontendWord::REFUSE),
+        };
+        self.dataplane.apply(&Op::PutFrontend(key, word)).map_err(Some)?;
+        self.frontends += usize::from(is_new);
+        self.current.lead(target);
+        Ok(())
+    }
+
+    /// Gives a service port a new block; without room, one of the endpoints that it already has.
+    fn place(&mut self, key: &ServiceKey, old: Option<&Arc<Block>>, block: &Arc<Block>) {
+        let Err(full) = self.try_place(key, old, block) else { return };
+        if self.current.quarantined() > 0 {
+            barrier(self.current, self.dataplane);
+            if self.try_place(key, old, block).is_ok() {
+                return;
+            }
+        }
+        self.unfit.push(Unfit { what: What::Service(key.clone()), why: Refused::Full(full).to_string() });
+        let kept = old.map(|old| self.keep(key, old, block));
+        self.kept.services.push((key.clone(), kept));
+    }
+
+    /// Takes what is not wanted any more out of a block; without room for even that, the old one stays.
+    fn keep(&mut self, key: &ServiceKey, old: &Arc<Block>, block: &Block) -> Arc<Block> {
+        let known: HashSet<(IpAddr, u16)> = old.slots.iter().map(|slot| (slot.ip, slot.port)).collect();
+        let mut rest = block.clone();
+        rest.slots.retain(|slot| known.contains(&(slot.ip, slot.port)));
+        let rest = Arc::new(rest);
+        if *old != rest && self.try_place(key, Some(old), &rest).is_ok() { rest } else { Arc::clone(old) }
+    }
+
+    /// The error is the map that is full; then nothing has been done.
+    fn try_place(
+        &mut self,
+        key: &ServiceKey,
+        old: Option<&Arc<Block>>,
+        block: &Block,
+    ) -> Result<(), &'static str> {
+        let Self { current, dataplane, .. } = self;
+        let placed = current.placed.get(key);
+        let slots = old.map(|old| old.slots.as_slice()).unwrap_or_default();
+        let mut known: HashMap<(IpAddr, u16), (u32, u8)> =
+            std::iter::zip(slots, placed.map_or(&[][..], |placed| &placed.backends))
+                .map(|(slot, &id)| ((slot.ip, slot.port), (id, slot.windows)))
+                .collect();
+        let missing = block.slots.iter().filter(|slot| !known.contains_key(&(slot.ip, slot.port))).count();
+        if missing > current.backend_ids.available() {
+            return Err(ebpf::maps::BACKENDS);
+        }
+        let lines = lines_for(slot_count(block));
+        let base = current.lines.take(lines).ok_or(ebpf::maps::SLOTS)?;
+        let id = match placed {
+            Some(placed) => placed.id,
+            None => current.service_ids.take().ok_or_else(|| {
+                current.lines.put_back(base, lines);
+                ebpf::maps::SERVICES
+            })?,
+        };
+
+        let mut backends = Vec::with_capacity(block.slots.len());
+        let mut narrowed = Vec::new();
+        for slot in &block.slots {
+            backends.push(match known.remove(&(slot.ip, slot.port)) {
+                Some((backend, windows)) => {
+                    if windows | slot.windows != windows {
+                        apply(*dataplane, &Op::SetWindows(backend, windows | slot.windows));
+                    }
+                    if windows | slot.windows != slot.windows {
+                        narrowed.push(Op::SetWindows(backend, slot.windows));
+                    }
+                    backend
+                }
+                None => {
+                    let backend = current.backend_ids.take().ok_or(ebpf::maps::BACKENDS)?;
+                    apply(*dataplane, &Op::WriteBackend(backend, backend_of(slot, key, id)));
+                    backend
+                }
+            });
+        }
+        apply(*dataplane, &Op::WriteBlock(base, header(block, id), backends.clone()));
+        apply(*dataplane, &Op::Publish(id, ServiceWord::new(base, lines)));
+        narrowed.iter().for_each(|op| apply(*dataplane, op));
+        let mut gone: Vec<u32> = known.into_values().map(|(backend, _)| backend).collect();
+        gone.sort_unstable();
+        for backend in gone {
+            apply(*dataplane, &Op::SetWindows(backend, 0));
+            current.backend_ids.retire(backend);
+            dataplane.free(Freed::Backend(backend), key);
+        }
+        let old = current.placed.insert(key.clone(), Placed { id, base, lines, backends, frontends: 0 });
+        if let Some(old) = old {
+            current.lines.retire(old.base, old.lines);
+            current.placed.entry(key.clone()).and_modify(|placed| placed.frontends = old.frontends);
+        }
+        Ok(())
+    }
 }
 
-/// Gives a service port a new block; without room, one of the endpoints that it already has.
-fn place(current: &mut Current, key: &ServiceKey, block: &Arc<Block>, changes: &mut Changes) {
-    let Err(map) = try_place(current, key, block, &mut changes.ops) else { return };
-    if current.quarantined() > 0 {
-        barrier(current, &mut changes.ops);
-        if try_place(current, key, block, &mut changes.ops).is_ok() {
-            return;
-        }
+/// Puts in its place what the maps have instead of what is wanted.
+fn patch<K: Ord + Clone, V: Clone>(map: &mut OrdMap<K, V>, kept: Vec<(K, Option<V>)>) {
+    for (key, value) in kept {
+        match value {
+            Some(value) => map.insert(key, value),
+            None => map.remove(&key),
+        };
     }
-    current.unsettled.services.insert(key.clone());
-    changes.unfit.push(Unfit { what: What::Service(key.clone()), map });
-    let Some(old) = current.tables.services.get(key) else { return };
-    let known: Vec<(IpAddr, u16)> = old.slots.iter().map(|slot| (slot.ip, slot.port)).collect();
-    let mut rest = Block::clone(block);
-    rest.slots.retain(|slot| known.contains(&(slot.ip, slot.port)));
-    if **old != rest {
-        // Without room for even one block the old one stays, and the service stays reported.
-        let _ = try_place(current, key, &Arc::new(rest), &mut changes.ops);
-    }
-}
-
-fn try_place(
-    current: &mut Current,
-    key: &ServiceKey,
-    block: &Arc<Block>,
-    ops: &mut Vec<Op>,
-) -> Result<(), &'static str> {
-    let old_block = current.tables.services.get(key).cloned().unwrap_or_default();
-    let old = current.placed.get(key).cloned();
-    let old_ids = old.as_ref().map_or(&[][..], |placed| &placed.backends);
-    let mut known: HashMap<(IpAddr, u16), (u32, u8)> = std::iter::zip(&old_block.slots, old_ids)
-        .map(|(slot, &id)| ((slot.ip, slot.port), (id, slot.windows)))
-        .collect();
-    let missing = block.slots.iter().filter(|slot| !known.contains_key(&(slot.ip, slot.port))).count();
-    if missing > current.backend_ids.available() {
-        return Err(ebpf::maps::BACKENDS);
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "fewer slots than backends, whose ids are 32 bits")]
-    let slots = block.slots.len() as u32;
-    let lines = lines_for(slots);
-    let base = current.lines.take(lines).ok_or(ebpf::maps::SLOTS)?;
-    let id = match &old {
-        Some(placed) => placed.id,
-        None => current.service_ids.take().ok_or_else(|| {
-            current.lines.put_back(base, lines);
-            ebpf::maps::SERVICES
-        })?,
-    };
-
-    let mut backends = Vec::with_capacity(block.slots.len());
-    let mut narrowed = Vec::new();
-    for slot in &block.slots {
-        backends.push(match known.remove(&(slot.ip, slot.port)) {
-            Some((backend, windows)) => {
-                if windows | slot.windows != windows {
-                    ops.push(Op::SetWindows(backend, windows | slot.windows));
-                }
-                if windows | slot.windows != slot.windows {
-                    narrowed.push(Op::SetWindows(backend, slot.windows));
-                }
-                backend
-            }
-            None => {
-                let backend = current.backend_ids.take().ok_or(ebpf::maps::BACKENDS)?;
-                ops.push(Op::WriteBackend(backend, backend_of(slot, key, id)));
-                backend
-            }
-        });
-    }
-    ops.push(Op::WriteBlock(base, header(block, id), backends.clone()));
-    ops.push(Op::Publish(id, ServiceWord::new(base, lines)));
-    ops.append(&mut narrowed);
-    let mut gone: Vec<u32> = known.into_values().map(|(backend, _)| backend).collect();
-    gone.sort_unstable();
-    for backend in gone {
-        ops.push(Op::SetWindows(backend, 0));
-        current.backend_ids.retire(backend);
-        current.retired.1.push((key.clone(), backend));
-    }
-    let frontends = old.map_or(0, |placed| {
-        current.lines.retire(placed.base, placed.lines);
-        placed.frontends
-    });
-    current.placed.insert(key.clone(), Placed { id, base, lines, backends, frontends });
-    current.tables.services.insert(key.clone(), Arc::clone(block));
-    Ok(())
 }
 
 fn backend_of(slot: &Slot, key: &ServiceKey, service: u32) -> Backend {
@@ -276,12 +325,17 @@ fn backend_of(slot: &Slot, key: &ServiceKey, service: u32) -> Backend {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "fewer slots than backends, whose ids are 32 bits")]
+fn slot_count(block: &Block) -> u32 {
+    block.slots.len() as u32
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "fewer slots than backends, whose ids are 32 bits")]
 fn header(block: &Block, service: u32) -> Header {
     Header {
         service,
         local_end: block.local_end() as u32,
         cluster_start: block.cluster_start() as u32,
-        slots: block.slots.len() as u32,
+        slots: slot_count(block),
         affinity_seconds: block.affinity_seconds,
     }
 }

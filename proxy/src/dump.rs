@@ -162,7 +162,7 @@ fn parse_key(text: &str) -> Option<ServiceKey> {
         "v6" => Family::V6,
         _ => return None,
     };
-    Some(ServiceKey { name, port: port.into(), protocol: parse_protocol(protocol)?, family })
+    Some(ServiceKey::new(name, port.into(), parse_protocol(protocol)?, family))
 }
 
 fn parse_protocol(text: &str) -> Option<Protocol> {

@@ -141,14 +141,15 @@ impl Metrics {
         }
         self.services.clear();
         self.refused.clear();
-        for (name, count) in proxy.counts() {
+        // As with the backends below: a series comes with the first connection.
+        for (name, count) in proxy.counts().into_iter().filter(|(_, count)| *count != Count::default()) {
             let label = Service { namespace: name.namespace.to_string(), service: name.name.to_string() };
             self.services.add(&label, &count);
             self.refused.get_or_create(&label).inc_by(count.refused);
         }
         self.backends.clear();
         // Only those that this node uses: a large cluster has far more of them.
-        for backend in proxy.backends().into_iter().filter(|backend| backend.count.opened > 0) {
+        for backend in proxy.backends().filter(|backend| backend.count.opened > 0) {
             let label = Backend {
                 namespace: backend.service.name.namespace.to_string(),
                 service: backend.service.name.name.to_string(),

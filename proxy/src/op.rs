@@ -1,5 +1,5 @@
-//! One operation on the maps. A list of them is valid after every prefix: what an operation names was written
-//! by one before it.
+//! One operation on the maps. A sequence of them is valid after every prefix: what an operation names was
+//! written by one before it.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use ebpf::block::{Header, ServiceWord};
 use ebpf::frontend::{FrontendKey, FrontendWord, TCP, UDP};
 use model::Protocol;
 
-use crate::tables::Frontend;
+use crate::tables::{Frontend, ServiceKey};
 
 /// One operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum Op {
     Barrier,
 }
 
-/// What applies operations: the kernel, or the fake.
+/// What applies operations: the kernel, the fake, or a list that only notes them.
 pub trait Dataplane {
     /// Applies one operation.
     ///
@@ -38,6 +38,26 @@ pub trait Dataplane {
     ///
     /// Only a hash can refuse: the operation had no effect then.
     fn apply(&mut self, op: &Op) -> Result<(), Refused>;
+
+    /// An id has left `key`. Another may have it after the next barrier; what the kernel counts under it belongs
+    /// to `key` until then.
+    fn free(&mut self, _id: Freed, _key: &ServiceKey) {}
+}
+
+/// An id that is not in use any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freed {
+    /// Of a service port.
+    Service(u32),
+    /// Of a backend.
+    Backend(u32),
+}
+
+impl Dataplane for Vec<Op> {
+    fn apply(&mut self, op: &Op) -> Result<(), Refused> {
+        self.push(op.clone());
+        Ok(())
+    }
 }
 
 /// Why the kernel did not take an operation.
@@ -52,6 +72,17 @@ pub enum Refused {
 }
 
 impl Op {
+    /// Every name in metrics.
+    pub(crate) const KINDS: [&'static str; 7] = [
+        "write_backend",
+        "set_windows",
+        "write_block",
+        "publish",
+        "put_frontend",
+        "remove_frontend",
+        "barrier",
+    ];
+
     /// Its name in metrics.
     pub const fn kind(&self) -> &'static str {
         match self {

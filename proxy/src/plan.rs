@@ -67,23 +67,21 @@ impl Planner {
             *self = Self::new(facts.clone());
         }
         let old = std::mem::replace(&mut self.snapshot, Arc::clone(snapshot));
-        let changed: Vec<_> = snapshot.changed_since(&old).collect();
         // All that goes is taken out before anything comes, so that a frontend may change hands.
-        // What is new waits for its turn with nothing computed: at a start that is everything.
-        let mut coming = Vec::with_capacity(changed.len());
-        for change in &changed {
-            let Some(old) = change.old else {
-                coming.extend(change.new.map(|member| (member, None)));
-                continue;
-            };
-            let after = change.new.map(|member| (member, contribute(member, &self.facts)));
+        let mut changed = Vec::new();
+        for (old, new) in snapshot.changed_since(&old).filter_map(|change| Some((change.old?, change.new))) {
+            let after = new.map(|member| (member, contribute(member, &self.facts)));
             let kept = after.as_ref().filter(|(new, _)| new.service.created == old.service.created);
             self.withdraw(old, kept.map(|(_, contribution)| contribution));
-            coming.extend(after.map(|(member, contribution)| (member, Some(contribution))));
+            changed.extend(after);
         }
-        for (member, contribution) in coming {
-            let contribution = contribution.unwrap_or_else(|| contribute(member, &self.facts));
+        for (member, contribution) in changed {
             self.add(member, contribution);
+        }
+        for new in
+            snapshot.changed_since(&old).filter_map(|change| change.new.filter(|_| change.old.is_none()))
+        {
+            self.add(new, contribute(new, &self.facts));
         }
         &self.tables
     }

@@ -103,7 +103,7 @@ fn is_below(own: &str, cgroup: &Path) -> bool {
 }
 
 fn key(family: Family) -> ServiceKey {
-    ServiceKey { name: ObjectName::cluster_scoped(NAME), port: "".into(), protocol: Protocol::Udp, family }
+    ServiceKey::new(ObjectName::cluster_scoped(NAME), "".into(), Protocol::Udp, family)
 }
 
 /// One question and its answer, which must seem to come from the frontend.

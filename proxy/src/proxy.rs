@@ -12,13 +12,14 @@ use model::{Name, ObjectName, Snapshot};
 
 use crate::adopt::adopt;
 use crate::claims::Conflict;
+use crate::counted::Counted;
 use crate::counts::{Count, Counts};
 use crate::current::{Current, Sizes};
 use crate::dataplane::{DataplaneError, Heartbeat, Kernel};
-use crate::diff::{What, diff, refuse_frontend, shrink};
+use crate::diff::{Growth, What, shrink};
 use crate::explain::{Explanation, explain};
 use crate::layouts::Overwrite;
-use crate::op::{Dataplane, Op, Refused};
+use crate::op::Op;
 use crate::packets::{self, FlowCounts, LinkPath, Packets, Surroundings};
 use crate::plan::{Facts, Planner};
 use crate::probe::{Probe, is_probe};
@@ -170,7 +171,7 @@ impl Proxy {
             kernel,
             planner,
             current: None,
-            ops: BTreeMap::new(),
+            ops: Op::KINDS.map(|kind| (kind, 0)).into(),
             counts: Counts::default(),
             terminator,
             probe,
@@ -219,25 +220,22 @@ impl Proxy {
     /// Writes what differs from `desired`.
     fn bring(&mut self, desired: &Tables, now: Instant) -> Outcome {
         let current = self.current.get_or_insert_with(|| adopt(&self.kernel, desired));
-        let changes = diff(current, desired, now);
-        let mut outcome =
-            Outcome { complete: true, conflicts: self.planner.conflicts(), ..Outcome::default() };
-        for unfit in changes.unfit {
-            let reason = format!("the map {} is full", unfit.map);
-            outcome.unprogrammed.insert(blame(&unfit.what), reason);
-        }
-        let sources = sources(&self.planner, current);
+        let mut counted = Counted::new(&mut self.kernel, &mut self.counts, &mut self.ops);
+        let mut growth = Growth::new(current, &mut counted);
+        growth.place_services(desired);
+        // Who may use a frontend is in the kernel before the frontend is.
+        let sources = sources(&self.planner, growth.current());
         let put = self.packets.as_mut().map_or(Ok(()), |packets| packets.grow_sources(&sources));
-        self.counts.note_retired(current);
-        for op in &changes.ops {
-            self.counts.note_reused(op, &self.kernel);
-            outcome.ops += 1;
-            *self.ops.entry(op.kind()).or_default() += 1;
-            if let Err(refused) = self.kernel.apply(op) {
-                take_back(current, op, &refused, &mut outcome);
-            }
-        }
+        let unfit = growth.lead_frontends(desired, now);
+        let mut outcome = Outcome {
+            ops: counted.applied,
+            conflicts: self.planner.conflicts(),
+            complete: true,
+            ..Outcome::default()
+        };
+        outcome.unprogrammed.extend(unfit.into_iter().map(|unfit| (blame(&unfit.what), unfit.why)));
         outcome.unprogrammed.retain(|name, _| !is_probe(name));
+        self.counts.sweep(current);
         let put = put
             .and_then(|()| self.packets.as_mut().map_or(Ok(()), |packets| packets.shrink_sources(&sources)));
         if let Err(error) = put {
@@ -249,14 +247,8 @@ impl Proxy {
     /// Takes away what has not been wanted for long enough. When to call again, if something is left.
     pub fn shrink(&mut self, now: Instant) -> Option<Instant> {
         let current = self.current.as_mut()?;
-        let (ops, next) = shrink(current, now);
-        self.counts.note_retired(current);
-        for op in &ops {
-            *self.ops.entry(op.kind()).or_default() += 1;
-            if let Err(refused) = self.kernel.apply(op) {
-                tracing::warn!(%refused, kind = op.kind(), "what is not wanted stays in the kernel");
-            }
-        }
+        let next = shrink(current, now, &mut Counted::new(&mut self.kernel, &mut self.counts, &mut self.ops));
+        self.counts.sweep(current);
         next
     }
 
@@ -273,21 +265,18 @@ impl Proxy {
     }
 
     /// Every backend with its counters, in order.
-    pub fn backends(&self) -> Vec<BackendState> {
-        let Some(current) = &self.current else { return Vec::new() };
-        let state = |service: &ServiceKey, slot: &Slot, id: u32| BackendState {
-            service: service.clone(),
-            slot: *slot,
-            count: self.kernel.count_of_backend(id),
-        };
-        let services = current.tables().services.iter();
-        services
-            .filter(|(key, _)| !is_probe(&key.name))
-            .flat_map(|(key, block)| {
-                let ids = current.backend_ids(key).iter();
-                std::iter::zip(&block.slots, ids).map(move |(slot, &id)| state(key, slot, id))
+    pub fn backends(&self) -> impl Iterator<Item = BackendState> + '_ {
+        let services = self.current.iter().flat_map(|current| {
+            let ids = |key| current.backend_ids(key).iter();
+            current.tables().services.iter().map(move |(key, block)| (key, block, ids(key)))
+        });
+        services.filter(|(key, ..)| !is_probe(&key.name)).flat_map(|(key, block, ids)| {
+            std::iter::zip(&block.slots, ids).map(|(slot, &id)| BackendState {
+                service: key.clone(),
+                slot: *slot,
+                count: self.kernel.count_of_backend(id),
             })
-            .collect()
+        })
     }
 
     /// Connections since the start, by service: those of backends that have left included.
@@ -383,15 +372,6 @@ impl Proxy {
 fn sources(planner: &Planner, current: &Current) -> Vec<(u32, IpNet)> {
     let ids = planner.sources().iter().filter_map(|(key, nets)| Some((current.service_id(key)?, nets)));
     ids.flat_map(|(id, nets)| nets.iter().map(move |net| (id, *net))).collect()
-}
-
-/// What the kernel did not take is not there; the next diff tries again.
-fn take_back(current: &mut Current, op: &Op, refused: &Refused, outcome: &mut Outcome) {
-    let Op::PutFrontend(key, _) = op else { return };
-    let Some(frontend) = Frontend::from_key(key) else { return };
-    let service = current.tables.frontends.get(&frontend).and_then(|target| target.service().cloned());
-    refuse_frontend(current, &frontend);
-    outcome.unprogrammed.insert(blame(&What::Frontend(frontend, service)), refused.to_string());
 }
 
 fn blame(what: &What) -> ObjectName {

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use ebpf::backend::{CLUSTER, LOCAL};
@@ -38,9 +39,14 @@ pub enum Target {
     Refuse,
 }
 
-/// One port of a service in one family: IPv4 frontends choose IPv4 endpoints only.
+/// One port of a service in one family: IPv4 frontends choose IPv4 endpoints only. Shared by all that name it: the
+/// tables of a large cluster hold each key several times.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServiceKey {
+pub struct ServiceKey(Arc<ServiceKeyParts>);
+
+/// What a [`ServiceKey`] says.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceKeyParts {
     /// The service.
     pub name: ObjectName,
     /// The name of the port.
@@ -80,6 +86,21 @@ pub struct Slot {
     pub windows: u8,
 }
 
+impl ServiceKey {
+    /// The key of a port.
+    pub fn new(name: ObjectName, port: Name, protocol: Protocol, family: Family) -> Self {
+        Self(Arc::new(ServiceKeyParts { name, port, protocol, family }))
+    }
+}
+
+impl Deref for ServiceKey {
+    type Target = ServiceKeyParts;
+
+    fn deref(&self) -> &ServiceKeyParts {
+        &self.0
+    }
+}
+
 impl Family {
     /// The family of an address.
     pub const fn of(ip: IpAddr) -> Self {
@@ -106,6 +127,8 @@ impl Block {
     /// A block of these slots, in order.
     pub fn new(affinity_seconds: u32, mut slots: Vec<Slot>) -> Self {
         slots.sort_unstable_by_key(|slot| (slot.class(), slot.ip, slot.port));
+        // Blocks stay for as long as their service does.
+        slots.shrink_to_fit();
         Self { affinity_seconds, slots }
     }
 

@@ -32,7 +32,7 @@ fn connections_are_counted_by_service_and_backend() {
         socket.connect("10.96.0.5:80").unwrap();
         let of = |world: &World| world.proxy.counts()[&name("shop/web")];
         assert_eq!(of(&world), count(4, 2, 0));
-        let backends: Vec<Count> = world.proxy.backends().iter().map(|backend| backend.count).collect();
+        let backends: Vec<Count> = world.proxy.backends().map(|backend| backend.count).collect();
         assert_eq!(backends, [count(2, 1, 0), count(2, 1, 0)]);
 
         // What is open when its backend leaves is counted when it is closed, until the id is used again.

@@ -4,7 +4,7 @@
 use expect_test::{Expect, expect};
 use model::testing::{endpoint, external_name, headless, ip, name, service, slice, snapshot};
 use model::{Event, Hints, Kind, Object, Service, TrafficPolicy};
-use proxy::{Changes, Current, Facts, GRACE, Op, Planner, Sizes, Tables, diff, shrink};
+use proxy::{Current, Facts, GRACE, Op, Planner, Sizes, Tables, diff, shrink};
 
 fn facts() -> Facts {
     Facts {
@@ -226,12 +226,13 @@ fn scenario_31_two_services_swap_addresses_in_one_batch() {
     };
     let mut current = Current::new(Sizes { frontends: 16, services: 4, lines: 8, backends: 8, lru: 8 });
     let now = std::time::Instant::now();
-    diff(&mut current, &plan(pair("10.96.0.5", "10.96.0.6")), now);
+    diff(&mut current, &plan(pair("10.96.0.5", "10.96.0.6")), now, &mut Vec::new());
     let swapped = plan(pair("10.96.0.6", "10.96.0.5"));
-    let changes = diff(&mut current, &swapped, now);
-    // Each frontend changes hands in one operation; none is ever absent.
-    assert!(matches!(changes.ops[..], [Op::PutFrontend(..), Op::PutFrontend(..)]), "{:?}", changes.ops);
-    assert_eq!(shrink(&mut current, now + GRACE), (vec![], None));
+    let mut ops = Vec::new();
+    diff(&mut current, &swapped, now, &mut ops);
+    // Each frontend changes hands in one operation; none is ever absent, and nothing is left to take away.
+    assert_eq!(shrink(&mut current, now + GRACE, &mut ops), None);
+    assert!(matches!(ops[..], [Op::PutFrontend(..), Op::PutFrontend(..)]), "{ops:?}");
     assert_eq!(current.tables(), &swapped);
 }
 
@@ -252,17 +253,90 @@ fn scenario_38_a_change_costs_a_constant_and_its_own_slots() {
     }
     let (mut planner, mut current) = (Planner::new(facts()), Current::new(sizes));
     let now = std::time::Instant::now();
-    let mut sync = |cluster: &mut model::Cluster| -> Changes {
+    let mut sync = |cluster: &mut model::Cluster| -> Vec<Op> {
         let desired = planner.update(&cluster.snapshot(), &facts()).clone();
-        diff(&mut current, &desired, now)
+        let mut ops = Vec::new();
+        assert_eq!(diff(&mut current, &desired, now, &mut ops), []);
+        ops
     };
-    assert!(sync(&mut cluster).unfit.is_empty());
+    // The cluster DNS address is one of them: it refuses no other port.
+    assert_eq!(sync(&mut cluster).len(), 10_000 * (5 + 1 + 1 + 2) - 1);
     cluster.apply(Event::Apply(endpoints(5000, 6)));
-    let more = sync(&mut cluster).ops;
+    let more = sync(&mut cluster);
     assert!(matches!(more[..], [Op::WriteBackend(..), Op::WriteBlock(..), Op::Publish(..)]), "{more:?}");
     cluster.apply(Event::Apply(endpoints(5000, 5)));
-    let less = sync(&mut cluster).ops;
+    let less = sync(&mut cluster);
     assert!(matches!(less[..], [Op::WriteBlock(..), Op::Publish(..), Op::SetWindows(_, 0)]), "{less:?}");
+}
+
+/// A cluster with a Service of 5,000 endpoints in slices of 100, as Kubernetes cuts them.
+fn large() -> model::Cluster {
+    let mut cluster = model::testing::listed([service("x/large", &["10.96.9.9"]).port("80/TCP").into()]);
+    (0..50).for_each(|n| cluster.apply(Event::Apply(part(n, 0))));
+    cluster
+}
+
+/// A slice of the large Service; `last` more than nothing is another last endpoint.
+fn part(n: usize, last: usize) -> Object {
+    let address = |k: usize| format!("10.244.{}.{}", n + if k == 99 { last } else { 0 }, k + 1);
+    let addresses: Vec<String> = (0..100).map(address).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    slice(&format!("large-{n}"), "x/large").port("8080/TCP").ready(&addresses).into()
+}
+
+fn small(name: &str, vip: &str, address: &str) -> [Event; 2] {
+    let slice = slice(&format!("{name}-1"), &format!("x/{name}")).port("8080/TCP").ready(&[address]);
+    let service = service(&format!("x/{name}"), &[vip]).port("80/TCP");
+    [Event::Apply(service.into()), Event::Apply(slice.into())]
+}
+
+#[test]
+fn five_thousand_endpoints_of_one_service_cost_the_others_nothing() {
+    let now = std::time::Instant::now();
+    let mut cluster = large();
+    small("a", "10.96.0.1", "10.245.0.1").into_iter().for_each(|event| cluster.apply(event));
+    let (mut planner, mut current) = (Planner::new(facts()), Current::new(Sizes::for_services(2)));
+    let mut sync = |cluster: &mut model::Cluster| {
+        let desired = planner.update(&cluster.snapshot(), &facts()).clone();
+        let mut ops = Vec::new();
+        assert_eq!(diff(&mut current, &desired, now, &mut ops), []);
+        ops
+    };
+    let all = sync(&mut cluster);
+    let largest =
+        all.iter().filter_map(|op| if let Op::WriteBlock(_, _, ids) = op { Some(ids.len()) } else { None });
+    assert_eq!(largest.max(), Some(5000));
+
+    small("a", "10.96.0.1", "10.245.0.2").into_iter().for_each(|event| cluster.apply(event));
+    let others = sync(&mut cluster);
+    let own = |ops: &[Op]| {
+        matches!(ops, [Op::WriteBackend(..), Op::WriteBlock(..), Op::Publish(..), Op::SetWindows(_, 0)])
+    };
+    assert!(own(&others), "{others:?}");
+
+    // One of the 5,000: its block is written once more, and nothing else of it.
+    cluster.apply(Event::Apply(part(7, 100)));
+    assert!(own(&sync(&mut cluster)));
+}
+
+#[test]
+fn without_room_for_five_thousand_endpoints_the_others_are_served_all_the_same() {
+    let now = std::time::Instant::now();
+    let sizes = Sizes { frontends: 64, services: 8, lines: 1024, backends: 4096, lru: 8 };
+    let mut cluster = large();
+    let (mut planner, mut current) = (Planner::new(facts()), Current::new(sizes));
+    for address in ["10.245.0.1", "10.245.0.2", "10.245.0.3"] {
+        small("a", "10.96.0.1", address).into_iter().for_each(|event| cluster.apply(event));
+        let desired = planner.update(&cluster.snapshot(), &facts()).clone();
+        let mut ops = Vec::new();
+        let unfit = diff(&mut current, &desired, now, &mut ops);
+        let told: Vec<String> = unfit.iter().map(|unfit| unfit.why.clone()).collect();
+        assert_eq!(told, ["the map backends is full"]);
+        let writes = ops.iter().filter(|op| **op != Op::Barrier).count();
+        // At first the frontends of both come as well; those of the large one wait.
+        assert!(writes <= 6, "{ops:?}");
+        assert!(current.tables().services.keys().any(|key| &*key.name.name == "a"));
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use model::testing::{events, ip, relist};
 use model::{Cluster, Event, Kind, Snapshot};
 use proptest::prelude::*;
 use proxy::{
-    Current, Dataplane, Facts, Fake, GRACE, Op, Planner, Sizes, Tables, adopt, diff, resolve, shrink,
+    Current, Dataplane, Facts, Fake, GRACE, Op, Planner, Refused, Sizes, Tables, adopt, diff, resolve, shrink,
 };
 
 const ROOM: Sizes = Sizes { frontends: 512, services: 128, lines: 256, backends: 512, lru: 64 };
@@ -49,28 +49,41 @@ struct Machine {
     now: Instant,
 }
 
+/// The fake, with every rule asserted after each operation.
+struct Checked<'a>(&'a mut Fake);
+
+impl Dataplane for Checked<'_> {
+    fn apply(&mut self, op: &Op) -> Result<(), Refused> {
+        self.0.apply(op)?;
+        assert_eq!(self.0.broken(), &[] as &[String], "after {op:?}");
+        Ok(())
+    }
+}
+
 impl Machine {
     fn new(sizes: Sizes) -> Self {
         Self { fake: Fake::new(sizes), current: Current::new(sizes), now: Instant::now() }
     }
 
     fn run(&mut self, ops: &[Op]) {
-        for op in ops {
-            self.fake.apply(op).expect("the diff knows what fits");
-            assert_eq!(self.fake.broken(), &[] as &[String], "after {op:?}");
-        }
+        ops.iter().for_each(|op| Checked(&mut self.fake).apply(op).expect("the diff knows what fits"));
     }
 
     fn grow(&mut self, desired: &Tables) -> usize {
-        let changes = diff(&mut self.current, desired, self.now);
-        self.run(&changes.ops);
+        let unfit = diff(&mut self.current, desired, self.now, &mut Checked(&mut self.fake));
         assert_eq!(&resolve(&self.fake, &self.current), self.current.tables());
-        changes.unfit.len()
+        unfit.len()
     }
 
     fn shrink(&mut self) {
-        let (ops, _) = shrink(&mut self.current, self.now);
-        self.run(&ops);
+        shrink(&mut self.current, self.now, &mut Checked(&mut self.fake));
+    }
+
+    /// What a diff would do, in this order, and no more.
+    fn ops(&mut self, desired: &Tables) -> Vec<Op> {
+        let mut ops = Vec::new();
+        diff(&mut self.current, desired, self.now, &mut ops);
+        ops
     }
 
     /// Grows, and takes everything unwanted away.
@@ -94,8 +107,7 @@ proptest! {
             let desired = plan(&snapshot);
             prop_assert_eq!(machine.settle(&desired), 0);
             prop_assert_eq!(&resolve(&machine.fake, &machine.current), &desired);
-            let again = diff(&mut machine.current, &desired, machine.now);
-            prop_assert_eq!(again.ops, vec![]);
+            prop_assert_eq!(machine.ops(&desired), vec![]);
         }
     }
 
@@ -163,11 +175,11 @@ proptest! {
         let nameless = desired.services.keys().any(|key| {
             !desired.frontends.values().any(|target| target.service() == Some(key))
         });
-        let mut adopted = adopt(&machine.fake, &desired);
-        let changes = diff(&mut adopted, &desired, machine.now);
+        let before = std::mem::replace(&mut machine.current, adopt(&machine.fake, &desired));
+        let ops = machine.ops(&desired);
         if !nameless {
-            prop_assert_eq!(changes.ops, vec![]);
-            prop_assert_eq!(adopted.tables(), machine.current.tables());
+            prop_assert_eq!(ops, vec![]);
+            prop_assert_eq!(machine.current.tables(), before.tables());
         }
     }
 
@@ -182,10 +194,9 @@ proptest! {
             machine.settle(&plan(snapshot));
         }
         let desired = plan(last);
-        let mut ops = diff(&mut machine.current, &desired, machine.now).ops;
+        let mut ops = machine.ops(&desired);
         if seed > 0 {
-            let (more, _) = shrink(&mut machine.current, machine.now + GRACE);
-            ops.extend(more);
+            shrink(&mut machine.current, machine.now + GRACE, &mut ops);
         }
         ops.truncate(cut.index(ops.len() + 1));
         machine.run(&ops);

@@ -34,7 +34,7 @@ fn scenario_02_connections_are_spread_evenly() {
         }
         let chi_square: f64 = counts.values().map(|count| (count - 1000.0).powi(2) / 1000.0).sum();
         assert!(counts.len() == 3 && chi_square < 27.6, "{counts:?}");
-        let opened: u64 = world.proxy.backends().iter().map(|backend| backend.count.opened).sum();
+        let opened: u64 = world.proxy.backends().map(|backend| backend.count.opened).sum();
         assert_eq!(opened, 3000);
     });
 }
