@@ -32,8 +32,8 @@ pub(super) fn plan(args: &RunArgs) -> Result<ExitCode> {
     let snapshot = cluster.snapshot();
     let cluster_dns = facts::cluster_dns(args, &snapshot).value;
     let planned = PlanFacts {
+        zone: snapshot.nodes.get(node.node_name.value.as_str()).and_then(|node| node.zone.clone()),
         name: node.node_name.value.as_str().into(),
-        zone: None,
         addresses: node.node_ips.value.clone(),
         node_port_addresses: node
             .node_port_addresses(&args.node)?

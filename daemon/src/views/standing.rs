@@ -89,5 +89,8 @@ pub fn reasons(planner: &Planner, tables: &Tables, snapshot: &Snapshot, node: &F
     for (reason, count) in planner.skipped().iter().filter(|(_, count)| **count > 0) {
         text.push_str(&format!("not programmed, {}: {count}\n", reason.as_str()));
     }
+    for name in planner.sctp() {
+        text.push_str(&format!("not programmed, SCTP: {name}\n"));
+    }
     text
 }
