@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::process;
 use crate::until::until;
@@ -71,18 +71,23 @@ impl Daemon {
         Ok(body.to_owned())
     }
 
-    /// The value of a metric, summed over its labels that contain `labels`. A metric that is absent is 0.
+    /// The value of a metric, summed over its labels that contain `labels`.
     ///
     /// # Errors
-    /// The daemon does not answer.
+    /// The daemon does not answer, or it has no such metric.
     pub fn metric(&self, name: &str, labels: &str) -> Result<f64> {
         let text = self.fetch("/metrics")?;
-        let values = text.lines().filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            let (metric, rest) = series.split_once('{').unwrap_or((series, ""));
-            (metric == name && rest.contains(labels)).then(|| value.parse::<f64>().ok())?
-        });
-        Ok(values.sum())
+        let values: Vec<f64> = text
+            .lines()
+            .filter_map(|line| {
+                let (series, value) = line.rsplit_once(' ')?;
+                let (metric, rest) = series.split_once('{').unwrap_or((series, ""));
+                (metric == name && rest.contains(labels)).then(|| value.parse().ok())?
+            })
+            .collect();
+        // A name that is mistyped must not count as nothing having happened.
+        ensure!(!values.is_empty(), "no metric {name} with {labels:?}");
+        Ok(values.iter().sum())
     }
 
     /// How it ended, if it has.

@@ -175,6 +175,48 @@ fn a_broken_manifest_is_named_and_the_rest_is_served() {
     });
 }
 
+/// A Service of 5,000 endpoints, in slices of 100 as Kubernetes cuts them.
+fn large() -> String {
+    let slice = |n: usize| {
+        let addresses: Vec<String> =
+            (0..100).map(|k| format!("{{addresses: [198.19.{n}.{}]}}", k + 1)).collect();
+        format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: large-{n}, namespace: t, \
+             labels: {{kubernetes.io/service-name: large}}}}\naddressType: IPv4\nports: [{{port: 80}}]\n\
+             endpoints: [{}]\n",
+            addresses.join(", ")
+        )
+    };
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: large, namespace: t}\n\
+                   spec: {clusterIP: 10.96.1.9, ports: [{port: 80}]}\n";
+    service.to_owned() + &(0..50).map(slice).collect::<String>()
+}
+
+#[test]
+fn a_service_of_5000_endpoints_is_served_and_costs_another_nothing() {
+    let manifests = [("large.yaml", large()), ("web.yaml", WEB.to_owned())];
+    let options = Options {
+        manifests: manifests.map(|(file, text)| (file.to_owned(), text)).into(),
+        ..Options::default()
+    };
+    Node::run(options, |node| {
+        node.serve("a", &["198.18.0.1"], &[(Kind::Tcp, 80)])?;
+        node.serve("b", &["198.18.0.2"], &[(Kind::Tcp, 80)])?;
+        until("the service", || node.ask(Kind::Tcp, VIP, &["--timeout", "200"])?.only_from(&["a"]))?;
+        let explained = node.fairway(&["explain", "10.96.1.9:80"])?.success()?.stdout;
+        ensure!(explained.contains("one of 5000, at random"), "{explained}");
+        let before = node.daemon()?.metric("fairway_proxy_operations_total", "")?;
+        node.write("web.yaml", &WEB.replace("198.18.0.1", "198.18.0.2"))?;
+        until("the change", || node.ask(Kind::Tcp, VIP, &["--timeout", "200"])?.only_from(&["b"]))?;
+        let writes = node.daemon()?.metric("fairway_proxy_operations_total", "")? - before;
+        // The new backend, its block, the word, and the windows of the old one.
+        ensure!(writes == 4.0, "{writes} writes for one endpoint of one");
+        let problems = node.fairway(&["check", "--live"])?.success()?.stdout;
+        ensure!(!problems.contains("large"), "{problems}");
+        Ok(())
+    });
+}
+
 #[test]
 fn a_killed_daemon_leaves_the_kernel_serving_and_comes_back_without_writing() {
     let options = Options { manifests: vec![("web.yaml".to_owned(), WEB.to_owned())], ..Options::default() };
@@ -195,7 +237,7 @@ fn a_killed_daemon_leaves_the_kernel_serving_and_comes_back_without_writing() {
         during.0.only_from(&["a"])?;
         node.daemon = Some(during.1);
         ensure!(flow.exchange()? == Ok("a".to_owned()), "the flow outlives the restart");
-        let writes = node.daemon()?.metric("fairway_proxy_ops_total", "")?;
+        let writes = node.daemon()?.metric("fairway_proxy_operations_total", "")?;
         ensure!(writes == 0.0, "{writes} writes for what was there already");
         Ok(())
     });
