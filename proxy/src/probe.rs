@@ -118,9 +118,9 @@ fn exchange(server: &UdpSocket, frontend: SocketAddr, connected: bool) -> io::Re
     }
     let asked = client.local_addr()?;
     let mut buffer = [0; 16];
-    let silence = |error: io::Error| match error.kind() {
-        io::ErrorKind::WouldBlock => io::Error::other(format!("nothing came within {PATIENCE:?}")),
-        _ => error,
+    let silence = |error: io::Error| match error.kind() == io::ErrorKind::WouldBlock {
+        true => io::Error::other(format!("nothing came within {PATIENCE:?}")),
+        false => error,
     };
     // What an earlier, failed round left behind is of another client.
     while server.recv_from(&mut buffer).map_err(silence)?.1 != asked {}
