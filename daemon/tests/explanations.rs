@@ -182,7 +182,11 @@ fn policies_local() {
     let both =
         || vec![placed("10.244.0.1", "a", "z1", "web-here"), placed("10.244.1.1", "b", "z2", "web-there")];
     // Inside: the policy is that of the cluster IP alone (R3, R5).
-    check(local(both()), "10.96.0.5:80", None, &expect![[r#"
+    check(
+        local(both()),
+        "10.96.0.5:80",
+        None,
+        &expect![[r#"
         from this node
         frontend 10.96.0.5:80/TCP -> shop/web:/TCP/v4
           cluster IP: internalTrafficPolicy Local
@@ -190,8 +194,13 @@ fn policies_local() {
           10.244.1.1:8080 pod shop/web-there on b (ready, in z2): out: on another node
           the one endpoint; it sees the client's own address
         1 frontend, 1 usable endpoint
-    "#]]);
-    check(local(both()), "192.0.2.10:30080", None, &expect![[r#"
+    "#]],
+    );
+    check(
+        local(both()),
+        "192.0.2.10:30080",
+        None,
+        &expect![[r#"
         from this node
         frontend 192.0.2.10:30080/TCP -> shop/web:/TCP/v4
           node port: externalTrafficPolicy Local, for clients outside
@@ -199,9 +208,14 @@ fn policies_local() {
           10.244.1.1:8080 pod shop/web-there on b (ready, in z2): in: ready
           one of 2, at random for each connection; it sees the client's own address
         1 frontend, 2 usable endpoints
-    "#]]);
+    "#]],
+    );
     // Outside: the policy of node ports.
-    check(local(both()), "192.0.2.10:30080", Some("203.0.113.9"), &expect![[r#"
+    check(
+        local(both()),
+        "192.0.2.10:30080",
+        Some("203.0.113.9"),
+        &expect![[r#"
         from 203.0.113.9, outside of this node
         frontend 192.0.2.10:30080/TCP -> shop/web:/TCP/v4
           node port: externalTrafficPolicy Local, for clients outside
@@ -209,24 +223,35 @@ fn policies_local() {
           10.244.1.1:8080 pod shop/web-there on b (ready, in z2): out: on another node
           the one endpoint; it sees the client's own address
         1 frontend, 1 usable endpoint
-    "#]]);
+    "#]],
+    );
     let elsewhere = || vec![placed("10.244.1.1", "b", "z2", "web-there")];
-    check(local(elsewhere()), "10.96.0.5:80", None, &expect![[r#"
+    check(
+        local(elsewhere()),
+        "10.96.0.5:80",
+        None,
+        &expect![[r#"
         from this node
         frontend 10.96.0.5:80/TCP -> shop/web:/TCP/v4
           cluster IP: internalTrafficPolicy Local
           10.244.1.1:8080 pod shop/web-there on b (ready, in z2): out: on another node
           fails at once with EHOSTUNREACH: none on this node, and the policy is Local
         1 frontend, 0 usable endpoints
-    "#]]);
-    check(local(elsewhere()), "192.0.2.10:30080", Some("203.0.113.9"), &expect![[r#"
+    "#]],
+    );
+    check(
+        local(elsewhere()),
+        "192.0.2.10:30080",
+        Some("203.0.113.9"),
+        &expect![[r#"
         from 203.0.113.9, outside of this node
         frontend 192.0.2.10:30080/TCP -> shop/web:/TCP/v4
           node port: externalTrafficPolicy Local, for clients outside
           10.244.1.1:8080 pod shop/web-there on b (ready, in z2): out: on another node
           dropped, so that the client tries another node: none here, and the policy is Local
         1 frontend, 0 usable endpoints
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
