@@ -53,7 +53,8 @@ fn in_kernel(program: &Path, services: usize, endpoints: usize) -> Result<Vec<Fi
         services.to_string(),
         endpoints.to_string(),
     ];
-    let output = node.command(&words.each_ref().map(String::as_str))?.success()?.stdout;
+    // One line at its end, which is later than a command of a node may take.
+    let output = node.background(&words.each_ref().map(String::as_str))?.read_line()?;
     let value: Value = serde_json::from_str(output.trim()).context("the bench prints JSON")?;
     let changes: Vec<Vec<f64>> =
         value["changes"].as_array().context("changes")?.iter().map(numbers).collect();
