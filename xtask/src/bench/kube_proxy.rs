@@ -44,6 +44,38 @@ pub(super) fn text(parts: &[Rules<'_>]) -> String {
     )
 }
 
+/// A node port: its protocol and number, and the address and port of its endpoint.
+pub(super) type NodePort<'a> = (&'a str, u16, &'a str, u16);
+
+/// The rule set of node ports with policy Cluster: what comes from outside is masqueraded.
+pub(super) fn node_ports(ports: &[NodePort<'_>]) -> String {
+    let (mut chains, mut elements) = (String::new(), String::new());
+    for (protocol, port, endpoint, target) in ports {
+        let name = format!("{protocol}-{port}");
+        let written = write!(
+            chains,
+            "  chain endpoint-{name} {{\n    ip saddr {endpoint} jump mark-for-masquerade\n    \
+             meta l4proto {protocol} dnat to {endpoint}:{target}\n  }}\n  \
+             chain service-{name} {{\n    numgen random mod 1 vmap {{ 0 : goto endpoint-{name} }}\n  }}\n  \
+             chain external-{name} {{\n    jump mark-for-masquerade\n    goto service-{name}\n  }}\n"
+        )
+        .and_then(|()| writeln!(elements, "      {protocol} . {port} : goto external-{name},"));
+        written.expect("writing to a string cannot fail");
+    }
+    format!(
+        "table ip kube-proxy {{\n  chain mark-for-masquerade {{\n    mark set mark or 0x4000\n  }}\n{chains}  \
+         map service-ips {{\n    type ipv4_addr . inet_proto . inet_service : verdict\n  }}\n  \
+         map service-nodeports {{\n    type inet_proto . inet_service : verdict\n    \
+         elements = {{\n{elements}    }}\n  }}\n  \
+         chain services {{\n    ip daddr . meta l4proto . th dport vmap @service-ips\n    \
+         fib daddr type local meta l4proto . th dport vmap @service-nodeports\n  }}\n  \
+         chain nat-prerouting {{\n    type nat hook prerouting priority -100; policy accept;\n    jump services\n  }}\n  \
+         chain nat-output {{\n    type nat hook output priority -100; policy accept;\n    jump services\n  }}\n  \
+         chain nat-postrouting {{\n    type nat hook postrouting priority 100; policy accept;\n    \
+         meta mark & 0x4000 != 0 mark set mark xor 0x4000 masquerade fully-random\n  }}\n}}\n"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +88,12 @@ mod tests {
         let text = text(&[rules]);
         assert_eq!(text.matches("chain service-").count(), 4);
         assert!(text.contains("10.97.0.2 . udp . 80 : goto service-10-97-0-2-udp-80,"), "{text}");
+    }
+
+    #[test]
+    fn a_node_port_leads_from_outside_to_its_endpoint() {
+        let text = node_ports(&[("udp", 30080, "10.244.1.2", 80)]);
+        assert!(text.contains("udp . 30080 : goto external-udp-30080,"), "{text}");
+        assert!(text.contains("meta l4proto udp dnat to 10.244.1.2:80"), "{text}");
     }
 }

@@ -8,6 +8,7 @@ mod dns;
 mod figure;
 mod hook_cost;
 mod kube_proxy;
+mod packets;
 mod sandbox;
 mod sockets;
 
@@ -34,6 +35,8 @@ pub(crate) struct Arguments {
 enum Name {
     /// Connections and datagrams through a ClusterIP, beside the endpoint itself and nftables.
     Sockets,
+    /// Clients outside to node ports, beside plain routing to the pod and nftables.
+    Packets,
     /// From an Event in memory to the last store in the kernel's maps; the whole daemon's start and memory.
     Control,
     /// Questions per second of one core, beside other DNS servers with the same names.
@@ -50,6 +53,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut figures = Vec::new();
     if matches!(arguments.name, Name::Sockets | Name::All) {
         figures.extend(sockets::measure(&|text| progress(arguments, text))?);
+    }
+    if matches!(arguments.name, Name::Packets | Name::All) {
+        figures.extend(packets::measure(&|text| progress(arguments, text))?);
     }
     if matches!(arguments.name, Name::Control | Name::All) {
         figures.extend(control::measure(&|text| progress(arguments, text))?);

@@ -81,6 +81,12 @@ const TOOLS: &[Package] = &[
         why: "what the sandbox bench measures ours beside",
         elsewhere: "the reference CNI plug-ins in /usr/lib/cni",
     },
+    Package {
+        name: "iperf3",
+        files: &["/usr/bin/iperf3"],
+        why: "throughput and packets per second in the packets bench",
+        elsewhere: "iperf3",
+    },
     Package { name: "curl", files: &["/usr/bin/curl"], why: "asks services in the demo", elsewhere: "curl" },
     Package {
         name: "bind9-dnsutils",
