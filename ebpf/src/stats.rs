@@ -43,11 +43,15 @@ pub enum Reason {
     NoAddress = 17,
     /// An ICMP error was translated.
     ErrorTranslated = 18,
+    /// Held until the first fragment of its datagram comes.
+    FragmentHeld = 19,
+    /// A new flow, known to one end.
+    FlowBegun = 20,
 }
 
 impl Reason {
     /// Every reason, by its index.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::NoFrontend,
         Self::HereFirst,
         Self::OtherNamespace,
@@ -67,6 +71,8 @@ impl Reason {
         Self::FlowsFull,
         Self::NoAddress,
         Self::ErrorTranslated,
+        Self::FragmentHeld,
+        Self::FlowBegun,
     ];
 
     /// Its name in metrics.
@@ -91,6 +97,8 @@ impl Reason {
             Self::FlowsFull => "flows_full",
             Self::NoAddress => "no_address",
             Self::ErrorTranslated => "error_translated",
+            Self::FragmentHeld => "fragment_held",
+            Self::FlowBegun => "flow_begun",
         }
     }
 }

@@ -66,6 +66,7 @@ fn a_known_flow_is_kept_apart_from_those_of_which_one_end_spoke() {
     bench.arrive(&mut ack);
     ack.is((client, 40_000), (backend, 8080));
     assert_eq!((bench.entries(Table::Fresh), bench.entries(Table::Known)), (0, 2));
+    assert_eq!(bench.connections.opened.get(), 1, "a connection is one of which both ends spoke");
     // A flood of the first packets of others does not touch it.
     for port in 1..1000 {
         bench.arrive(&mut Packet::new((client, port), (frontend, 80), TCP, SYN));
@@ -213,6 +214,7 @@ fn a_connection_after_one_that_ended_is_chosen_anew() {
     let mut again = syn.clone();
     bench.arrive(&mut again);
     again.is((client, 40_000), (elsewhere, 8080));
+    assert_eq!((bench.connections.opened.get(), bench.connections.closed.get()), (1, 1));
 }
 
 #[test]
@@ -296,6 +298,36 @@ fn scenario_41_the_fragments_of_a_datagram_go_the_same_way() {
         }
         Packet::joined(&fragments).is((client, 40_000), (backend, 8080));
     }
+}
+
+#[test]
+fn scenario_41_a_fragment_that_comes_before_the_first_one_waits_for_it() {
+    for [client, frontend, backend, ..] in NAMES {
+        let mut bench = Bench::serving(frontend, UDP, 0, &[backend]);
+        // Pods reach the node's own addresses with theirs.
+        bench.range(frontend, range::NODE | range::DIRECT);
+        let [mut first, mut later] = Packet::new((client, 40_000), (frontend, 80), UDP, 0).fragments();
+        assert_eq!(bench.arrive(&mut later), Drop);
+        assert_eq!(bench.counted(Reason::FragmentHeld), 1);
+        assert_eq!(bench.arrive(&mut first), Drop);
+        let [mut first, mut later] = <[Packet; 2]>::try_from(bench.again()).ok().unwrap();
+        for fragment in [&mut first, &mut later] {
+            assert_eq!(bench.arrive(fragment), Pass);
+        }
+        Packet::joined(&[first, later]).is((client, 40_000), (backend, 8080));
+    }
+}
+
+#[test]
+fn fragments_to_pods_and_on_their_way_out_are_not_held() {
+    let [client, frontend, backend, ..] = NAMES[0];
+    let mut bench = Bench::serving(frontend, UDP, 0, &[backend]);
+    bench.range(backend, range::POD);
+    let [_, mut later] = Packet::new((client, 40_000), (backend, 80), UDP, 0).fragments();
+    assert_eq!(bench.arrive(&mut later), Pass);
+    let [_, mut later] = Packet::new((client, 40_000), (frontend, 80), UDP, 0).fragments();
+    assert_eq!(bench.leave(&mut later), Pass);
+    assert_eq!(bench.counted(Reason::FragmentUnknown), 2);
 }
 
 #[test]

@@ -15,13 +15,15 @@ use ebpf::maps::{
     REVERSE_ENTRIES, SOURCES_ENTRIES, UPLINKS_ENTRIES,
 };
 use ebpf::packet::flow::{Flow, FlowKey};
-use ebpf::packet::fragment::FragmentKey;
+use ebpf::packet::fragment::{FragmentKey, Held, HeldKey};
 use ebpf::packet::run::Run;
 use ebpf::packet::uplink::Uplink;
 use ebpf::pod::PodAddresses;
 use ebpf::reverse::{Dialled, Record, ReverseKey};
 use ebpf::stats;
 
+/// Frames that are held, of all datagrams: half a mebibyte is what a flood of fragments may take.
+const HELD_ENTRIES: u32 = 256;
 const NO_PREALLOC: u32 = 1;
 const MMAPABLE: u32 = 1 << 10;
 
@@ -67,6 +69,10 @@ pub(super) static UPLINKS: HashMap<u32, Uplink> = HashMap::pinned(UPLINKS_ENTRIE
 pub(super) static RANGES: LpmTrie<Address, u32> = LpmTrie::pinned(RANGES_ENTRIES, 0);
 #[map(name = "sources")]
 pub(super) static SOURCES: LpmTrie<Client, u32> = LpmTrie::pinned(SOURCES_ENTRIES, 0);
+#[map(name = "held")]
+pub(super) static HELD: LruHashMap<HeldKey, Held> = LruHashMap::with_max_entries(HELD_ENTRIES, 0);
+#[map(name = "holding")]
+pub(super) static HOLDING: PerCpuArray<Held> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "runs")]
 pub(super) static RUNS: PerCpuArray<Run> = PerCpuArray::with_max_entries(1, 0);
 

@@ -6,11 +6,12 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
-    BPF_ANY, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, BPF_NOEXIST,
+    __sk_buff, BPF_ANY, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
+    BPF_NOEXIST,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_load_bytes,
-    bpf_skb_store_bytes,
+    bpf_clone_redirect, bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace,
+    bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use aya_ebpf::macros::classifier;
 use aya_ebpf::maps::lpm_trie::Key;
@@ -24,7 +25,9 @@ use ebpf::hostport::HostPortWord;
 use ebpf::kernel::Maps;
 use ebpf::packet::engine::{self, Action};
 use ebpf::packet::flow::{Flow, FlowKey};
-use ebpf::packet::fragment::{FragmentKey, FragmentWord};
+use ebpf::packet::fragment::{
+    FragmentKey, FragmentWord, HELD_BYTES, HELD_SECONDS, HELD_SLOTS, Held, HeldKey,
+};
 use ebpf::packet::hook::{Buffer, Hook, Table};
 use ebpf::packet::run::Run;
 use ebpf::packet::uplink::Uplink;
@@ -174,6 +177,14 @@ impl Hook for Packet {
     }
 
     #[inline(always)]
+    fn closed(&self, id: u32) {
+        if let Some(counter) = maps::CLOSED.get_ptr_mut(id) {
+            // SAFETY: the lookup gave a valid element.
+            unsafe { count_up(counter) };
+        }
+    }
+
+    #[inline(always)]
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentWord> {
         let word = maps::FRAGMENTS.get_ptr(key)?;
         // SAFETY: the lookup gave a valid element; one load.
@@ -184,6 +195,16 @@ impl Hook for Packet {
     fn set_fragment(&self, key: &FragmentKey, word: FragmentWord) {
         // A full LRU makes room.
         let _ = maps::FRAGMENTS.insert(key, word.0, BPF_ANY as u64);
+    }
+
+    #[inline(always)]
+    fn hold(&self, key: &FragmentKey, now: u32) -> bool {
+        hold(self.0.skb.skb, key, now)
+    }
+
+    #[inline(always)]
+    fn release(&self, key: &FragmentKey, now: u32) -> bool {
+        release(self.0.skb.skb, key, now)
     }
 
     #[inline(always)]
@@ -198,4 +219,87 @@ impl Hook for Packet {
     fn may_use(&self, service: u32, client: &Address) -> bool {
         maps::SOURCES.get(Key::new(160, maps::Client { service, address: *client })).is_some()
     }
+}
+
+/// Puts a copy of the whole frame into the first free slot of its datagram.
+#[inline(never)]
+fn hold(skb: *mut __sk_buff, key: &FragmentKey, now: u32) -> bool {
+    let Some(copy) = maps::HOLDING.get_ptr_mut(0) else { return false };
+    // SAFETY: the lookup gave this CPU's element, which no other run uses meanwhile.
+    let copy = unsafe { &mut *copy };
+    // SAFETY: the kernel hands a valid context to the hook.
+    let size = unsafe { (*skb).len };
+    if size == 0 || size >= HELD_BYTES as u32 {
+        return false;
+    }
+    // SAFETY: the helper checks the length of the packet; the array is longer.
+    if unsafe { bpf_skb_load_bytes(skb.cast(), 0, copy.bytes.as_mut_ptr().cast(), size) } != 0 {
+        return false;
+    }
+    (copy.size, copy.seen) = (size, now);
+    for slot in 0..HELD_SLOTS {
+        let key = HeldKey { fragment: *key, slot };
+        if !is_held(&key, now) {
+            return maps::HELD.insert(&key, &*copy, BPF_ANY as u64).is_ok();
+        }
+    }
+    false
+}
+
+#[inline(always)]
+fn is_held(key: &HeldKey, now: u32) -> bool {
+    match maps::HELD.get_ptr(key) {
+        // SAFETY: the lookup gave a valid element.
+        Some(held) => now.saturating_sub(unsafe { (*held).seen }) <= HELD_SECONDS,
+        None => false,
+    }
+}
+
+/// Sends copies of the packet and then of what is held back to the ingress of the link, where they pass this hook
+/// again. The packet itself becomes each of them in turn.
+#[inline(never)]
+fn release(skb: *mut __sk_buff, key: &FragmentKey, now: u32) -> bool {
+    let mut released = false;
+    for slot in 0..HELD_SLOTS {
+        let key = HeldKey { fragment: *key, slot };
+        // Slots are filled in order.
+        let Some(held) = maps::HELD.get_ptr(&key) else { break };
+        // SAFETY: the lookup gave a valid element; were it another datagram's by now, this one would be lost.
+        let held = unsafe { &*held };
+        if now.saturating_sub(held.seen) <= HELD_SECONDS {
+            if !released {
+                arrive_again(skb);
+                released = true;
+            }
+            replace(skb, held);
+        }
+        let _ = maps::HELD.remove(&key);
+    }
+    released
+}
+
+/// Makes the packet what is held, and lets that arrive.
+#[inline(always)]
+fn replace(skb: *mut __sk_buff, held: &Held) {
+    let size = held.size;
+    if size == 0 || size >= HELD_BYTES as u32 {
+        return;
+    }
+    // SAFETY: the helper checks the length.
+    if unsafe { bpf_skb_change_tail(skb, size, 0) } != 0 {
+        return;
+    }
+    let flags = BPF_F_RECOMPUTE_CSUM as u64;
+    // SAFETY: the helper checks the length of the packet; the array is longer than what is read of it.
+    if unsafe { bpf_skb_store_bytes(skb, 0, held.bytes.as_ptr().cast(), size, flags) } == 0 {
+        arrive_again(skb);
+    }
+}
+
+#[inline(always)]
+fn arrive_again(skb: *mut __sk_buff) {
+    // SAFETY: the kernel hands a valid context to the hook.
+    let index = unsafe { (*skb).ifindex };
+    // SAFETY: the helper checks the interface. Where a queue is full the packet is lost, as on any link.
+    let _ = unsafe { bpf_clone_redirect(skb, index, BPF_F_INGRESS as u64) };
 }

@@ -52,9 +52,6 @@ pub(crate) fn arriving<H: Hook>(hook: &H, uplink: &Uplink, run: &mut Run) -> New
     }
     for _ in 0..PORT_TRIES {
         if install(hook, run) {
-            if run.flow.backend < Flow::HOST_PORT {
-                hook.opened(run.flow.backend);
-            }
             return New::REWRITE;
         }
         // Another flow of this client to the backend has the port: the address stays, the port changes.
@@ -263,5 +260,6 @@ fn install<H: Hook>(hook: &H, run: &mut Run) -> bool {
     }
     // Two packets of one new flow may be here at once; the second takes over.
     hook.remove(Table::Fresh, &run.headers.key);
+    hook.count(Reason::FlowBegun);
     hook.insert(Table::Fresh, &run.headers.key, &run.flow)
 }

@@ -10,7 +10,7 @@ use crate::packet::hook::Hook;
 use crate::packet::known;
 use crate::packet::rewrite::rewrite;
 use crate::packet::run::Run;
-use crate::packet::uplink::Uplink;
+use crate::packet::uplink::{Uplink, range};
 use crate::stats::Reason;
 
 /// What becomes of a packet.
@@ -40,12 +40,16 @@ fn act<H: Hook, const LEAVES: bool>(hook: &H, uplink: &Uplink, run: &mut Run) ->
     if !headers::read(hook, uplink.header, LEAVES, &mut run.headers) {
         return Action::Pass;
     }
+    let now = seconds(hook);
     match run.headers.kind {
         Kind::Whole => {}
         Kind::Later => {
             if !find_ports(hook, &mut run.headers) {
-                hook.count(Reason::FragmentUnknown);
-                return Action::Pass;
+                let action = await_first::<H, LEAVES>(hook, &run.headers, now);
+                // The first one may have come by on another CPU since, too early to see this one.
+                if action == Action::Pass || !find_ports(hook, &mut run.headers) {
+                    return action;
+                }
             }
         }
         Kind::Error => {
@@ -60,14 +64,35 @@ fn act<H: Hook, const LEAVES: bool>(hook: &H, uplink: &Uplink, run: &mut Run) ->
     if run.headers.is_fragment && run.headers.has_transport() {
         let key = run.headers.fragment();
         hook.set_fragment(&key, FragmentWord::new(&key, run.headers.key.ports));
+        if !LEAVES && hook.release(&key, now) {
+            return Action::Drop;
+        }
     }
-    translate::<H, LEAVES>(hook, uplink, run)
+    translate::<H, LEAVES>(hook, uplink, run, now)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "seconds since boot fit 32 bits for 136 years")]
+#[inline(always)]
+fn seconds<H: Hook>(hook: &H) -> u32 {
+    (hook.now_ns() / 1_000_000_000) as u32
+}
+
+/// A fragment that came before the first one of its datagram. What leaves comes from the stack, in order; what
+/// goes straight to pods and other nodes is none of ours.
+#[inline(always)]
+fn await_first<H: Hook, const LEAVES: bool>(hook: &H, headers: &Headers, now: u32) -> Action {
+    let (key, flags) = (headers.fragment(), hook.range(&headers.key.destination));
+    let is_direct = flags & range::NODE == 0 && flags & (range::POD | range::DIRECT) != 0;
+    if LEAVES || is_direct || !hook.hold(&key, now) {
+        hook.count(Reason::FragmentUnknown);
+        return Action::Pass;
+    }
+    hook.count(Reason::FragmentHeld);
+    Action::Drop
 }
 
 #[inline(always)]
-fn translate<H: Hook, const LEAVES: bool>(hook: &H, uplink: &Uplink, run: &mut Run) -> Action {
-    #[expect(clippy::cast_possible_truncation, reason = "seconds since boot fit 32 bits for 136 years")]
-    let now = (hook.now_ns() / 1_000_000_000) as u32;
+fn translate<H: Hook, const LEAVES: bool>(hook: &H, uplink: &Uplink, run: &mut Run, now: u32) -> Action {
     if !known::find::<H, LEAVES>(hook, run, now) {
         if !run.headers.has_transport() {
             return Action::Pass;

@@ -39,10 +39,17 @@ pub trait Hook: Maps + Buffer {
     fn insert(&self, table: Table, key: &FlowKey, flow: &Flow) -> bool;
     /// Removes an entry.
     fn remove(&self, table: Table, key: &FlowKey);
+    /// Counts a connection to a backend that is closed.
+    fn closed(&self, id: u32);
     /// Map `fragments`.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentWord>;
     /// Stores into `fragments`.
     fn set_fragment(&self, key: &FragmentKey, word: FragmentWord);
+    /// Keeps the packet, a fragment that came before the first one of its datagram; false if it cannot.
+    fn hold(&self, key: &FragmentKey, now: u32) -> bool;
+    /// Lets the packet, the first fragment of its datagram, arrive once more, and those that are held for it
+    /// behind it; false if none are.
+    fn release(&self, key: &FragmentKey, now: u32) -> bool;
     /// What an address is: flags of [`crate::packet::uplink::range`].
     fn range(&self, address: &Address) -> u32;
     /// Whether `sources` lets the client use the service.

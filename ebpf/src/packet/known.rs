@@ -75,6 +75,10 @@ fn forget<H: Hook>(hook: &H, table: Table, run: &mut Run) {
     (run.other_key, run.other) = run.flow.other(&run.headers.key);
     hook.remove(table, &run.other_key);
     hook.remove(table, &run.headers.key);
+    let (backend, service) = (run.flow.backend, run.flow.service);
+    if table == Table::Known && hook.backend(backend).is_some_and(|known| known.service() == service) {
+        hook.closed(backend);
+    }
 }
 
 /// Whether both ends have spoken: a client that answers the backend's greeting, or an answer to a datagram.
@@ -89,7 +93,8 @@ const fn is_confirmed_by(headers: &Headers, flow: &Flow) -> bool {
     flow.has(Flow::ANSWER)
 }
 
-/// Moves both entries of a flow to where no flood drives them out. Without room they stay where they are.
+/// Moves both entries of a flow to where no flood drives them out, and counts its connection. Without room they
+/// stay where they are.
 #[inline(always)]
 fn confirm<H: Hook>(hook: &H, run: &mut Run) {
     run.flow.state |= Flow::CONFIRMED;
@@ -105,4 +110,7 @@ fn confirm<H: Hook>(hook: &H, run: &mut Run) {
     }
     hook.remove(Table::Fresh, &run.headers.key);
     hook.remove(Table::Fresh, &run.other_key);
+    if run.flow.backend < Flow::HOST_PORT {
+        hook.opened(run.flow.backend);
+    }
 }

@@ -44,12 +44,34 @@ pub(crate) struct Bench {
     published: Published,
     ranges: HashMap<Address, u32>,
     allowed: Vec<Address>,
+    flows: Flows,
+    fragments: Fragments,
+    /// Counts of the backends' connections.
+    pub(crate) connections: Connections,
+    counts: RefCell<HashMap<u32, u64>>,
+    random: Cell<u32>,
+}
+
+#[derive(Default)]
+struct Flows {
     known: RefCell<HashMap<FlowKey, Flow>>,
     fresh: RefCell<HashMap<FlowKey, Flow>>,
-    fragments: RefCell<HashMap<FragmentKey, FragmentWord>>,
-    counts: RefCell<HashMap<u32, u64>>,
+    /// Of `known`.
     limit: Cell<Option<usize>>,
-    random: Cell<u32>,
+}
+
+#[derive(Default)]
+struct Fragments {
+    ports: RefCell<HashMap<FragmentKey, FragmentWord>>,
+    held: RefCell<Vec<(FragmentKey, Packet)>>,
+    /// What was let arrive once more.
+    again: RefCell<Vec<Packet>>,
+}
+
+#[derive(Default)]
+pub(crate) struct Connections {
+    pub(crate) opened: Cell<u64>,
+    pub(crate) closed: Cell<u64>,
 }
 
 pub(crate) fn address(text: &str) -> Address {
@@ -114,7 +136,7 @@ impl Bench {
 
     /// The map of known flows takes no more than so many entries.
     pub(crate) fn limit_known(&self, entries: usize) {
-        self.limit.set(Some(entries));
+        self.flows.limit.set(Some(entries));
     }
 
     pub(crate) fn entries(&self, table: Table) -> usize {
@@ -133,10 +155,15 @@ impl Bench {
         engine::leave(&View { bench: self, packet }, &uplink(), &mut Run::EMPTY.clone())
     }
 
+    /// What the hook let arrive once more.
+    pub(crate) fn again(&self) -> Vec<Packet> {
+        self.fragments.again.take()
+    }
+
     fn table(&self, table: Table) -> &RefCell<HashMap<FlowKey, Flow>> {
         match table {
-            Table::Known => &self.known,
-            Table::Fresh => &self.fresh,
+            Table::Known => &self.flows.known,
+            Table::Fresh => &self.flows.fresh,
         }
     }
 }
@@ -163,7 +190,9 @@ impl Maps for View<'_> {
     fn backend(&self, id: u32) -> Option<&Backend> {
         self.bench.backends.get(&id)
     }
-    fn opened(&self, _: u32) {}
+    fn opened(&self, _: u32) {
+        self.bench.connections.opened.set(self.bench.connections.opened.get() + 1);
+    }
     fn refused(&self, _: u32) {}
     fn count(&self, reason: Reason) {
         *self.bench.counts.borrow_mut().entry(reason as u32).or_default() += 1;
@@ -236,7 +265,7 @@ impl Hook for View<'_> {
     fn insert(&self, table: Table, key: &FlowKey, flow: &Flow) -> bool {
         let mut entries = self.bench.table(table).borrow_mut();
         let full =
-            table == Table::Known && self.bench.limit.get().is_some_and(|limit| entries.len() >= limit);
+            table == Table::Known && self.bench.flows.limit.get().is_some_and(|limit| entries.len() >= limit);
         if full || entries.contains_key(key) {
             return false;
         }
@@ -246,11 +275,28 @@ impl Hook for View<'_> {
     fn remove(&self, table: Table, key: &FlowKey) {
         self.bench.table(table).borrow_mut().remove(key);
     }
+    fn closed(&self, _: u32) {
+        self.bench.connections.closed.set(self.bench.connections.closed.get() + 1);
+    }
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentWord> {
-        self.bench.fragments.borrow().get(key).copied()
+        self.bench.fragments.ports.borrow().get(key).copied()
     }
     fn set_fragment(&self, key: &FragmentKey, word: FragmentWord) {
-        self.bench.fragments.borrow_mut().insert(*key, word);
+        self.bench.fragments.ports.borrow_mut().insert(*key, word);
+    }
+    fn hold(&self, key: &FragmentKey, _: u32) -> bool {
+        self.bench.fragments.held.borrow_mut().push((*key, self.packet.clone()));
+        true
+    }
+    fn release(&self, key: &FragmentKey, _: u32) -> bool {
+        let (released, kept): (Vec<_>, Vec<_>) =
+            self.bench.fragments.held.take().into_iter().partition(|(of, _)| of == key);
+        self.bench.fragments.held.replace(kept);
+        let some = !released.is_empty();
+        let first = some.then(|| self.packet.clone());
+        let held = released.into_iter().map(|(_, packet)| packet);
+        self.bench.fragments.again.borrow_mut().extend(first.into_iter().chain(held));
+        some
     }
     fn range(&self, address: &Address) -> u32 {
         self.bench.ranges.get(address).copied().unwrap_or(0)
