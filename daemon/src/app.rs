@@ -32,7 +32,7 @@ use crate::reported::Reported;
 use crate::source::{Reports, SourceConfig, manifests};
 use crate::state::{NodeSettings, State};
 use crate::step::{Progress, Stepper};
-use crate::{cluster, source};
+use crate::{cluster, source, sweep};
 
 /// Two cores must do for a node, and the daemon is not what it is there for.
 const WORKERS: usize = 2;
@@ -117,6 +117,9 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     tasks.spawn_names("heartbeat", names::beat(proxy.heartbeat(), tasks.names_cancel.clone()));
     let (queries, asked) = mpsc::channel(QUERIES);
     let connections = proxy.connections();
+    if let Some(sweeper) = proxy.sweeper()? {
+        tasks.spawn("sweep", sweep::run(sweeper, metrics.flows(), tasks.cancel.clone()));
+    }
     let stepper = Stepper {
         proxy,
         names,
@@ -235,7 +238,7 @@ fn proxy_config(
         sizes,
         layout: proxy::LAYOUT,
         end_tcp: args.node.end_tcp,
-        packets: args.network.packets.packets == Switch::On,
+        packets: (args.network.packets.packets == Switch::On).then(proxy::LinkPath::probe),
     })
 }
 

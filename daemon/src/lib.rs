@@ -22,4 +22,5 @@ mod reported;
 pub mod source;
 pub mod state;
 pub mod step;
+mod sweep;
 pub mod views;

@@ -20,8 +20,6 @@ use crate::reported::Reported;
 
 /// How often the data plane examines itself. It costs a few hundred system calls.
 const EXAMINE: Duration = Duration::from_secs(5);
-/// How often flows that are over are taken out of the packet engine's maps.
-const SWEEP: Duration = Duration::from_secs(5);
 
 /// How far the stepper has come; published after each snapshot.
 #[derive(Clone, Debug, Default)]
@@ -80,7 +78,6 @@ impl Stepper {
     ) -> Result<()> {
         snapshots.mark_changed();
         let mut surroundings = self.surroundings.clone();
-        let mut sweeps = tokio::time::interval(SWEEP);
         let mut shrink_at: Option<Instant> = None;
         let mut examinations = tokio::time::interval(EXAMINE);
         examinations.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -100,7 +97,6 @@ impl Stepper {
                     let now = surroundings.borrow_and_update().clone();
                     block_in_place(|| self.surround(now.as_ref()));
                 }
-                _ = sweeps.tick() => block_in_place(|| self.sweep()),
                 Some(query) = queries.recv() => block_in_place(|| self.answer(query)),
                 () = cancel.cancelled() => break,
             }
@@ -149,13 +145,6 @@ impl Stepper {
         let Some(now) = now else { return };
         if let Err(error) = self.proxy.surround(now) {
             tracing::warn!(%error, "services are not served at every link");
-        }
-    }
-
-    fn sweep(&mut self) {
-        match self.proxy.sweep_flows() {
-            Ok(counts) => self.metrics.observe_flows(counts),
-            Err(error) => tracing::warn!(%error, "flows that are over stay in the kernel"),
         }
     }
 

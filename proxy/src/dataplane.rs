@@ -49,7 +49,7 @@ pub struct Kernel {
     stats: PerCpuArray<MapData, u64>,
     services: Memory,
     lines: Memory,
-    backends: Memory,
+    backends: Arc<Memory>,
     counters: Counters,
     node: Arc<Memory>,
 }
@@ -57,7 +57,7 @@ pub struct Kernel {
 /// The counters that stand in arrays of their own.
 struct Counters {
     /// By backend id.
-    closed: Memory,
+    closed: Arc<Memory>,
     /// By service id.
     refused: Memory,
 }
@@ -81,6 +81,22 @@ impl Heartbeat {
         // SAFETY: an aligned u64 of the mapping, which this handle keeps alive.
         let word = unsafe { AtomicU64::from_ptr(self.0.at::<u64>(0).as_ptr()) };
         word.store(value, Ordering::Release);
+    }
+}
+
+/// Counts the ends of connections that the hooks do not see end.
+pub(crate) struct Closing {
+    entries: u32,
+    backends: Arc<Memory>,
+    closed: Arc<Memory>,
+}
+
+impl Closing {
+    /// A connection to a backend of a service has ended. Nothing is counted if the id is another's by now.
+    pub(crate) fn count(&self, backend: u32, service: u32) {
+        if backend < self.entries && backend_at(&self.backends, backend).service() == service {
+            number(&self.closed, backend).fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -117,7 +133,7 @@ impl Kernel {
         let (backends, backends_len) = memory::<Backend>(source, maps::BACKENDS)?;
         let (node, _) = memory::<u64>(source, maps::NODE)?;
         let counters = Counters {
-            closed: memory::<u64>(source, maps::CLOSED)?.0,
+            closed: Arc::new(memory::<u64>(source, maps::CLOSED)?.0),
             refused: memory::<u64>(source, maps::REFUSED)?.0,
         };
         let (frontends, frontends_len) = take(source, maps::FRONTENDS)?;
@@ -136,7 +152,7 @@ impl Kernel {
             stats: PerCpuArray::try_from(stats).map_err(other(maps::STATS))?,
             services,
             lines,
-            backends,
+            backends: Arc::new(backends),
             counters,
             node: Arc::new(node),
         })
@@ -145,6 +161,15 @@ impl Kernel {
     /// The handle of the heartbeat.
     pub fn heartbeat(&self) -> Heartbeat {
         Heartbeat(Arc::clone(&self.node))
+    }
+
+    /// The handle that counts ends of connections.
+    pub(crate) fn closing(&self) -> Closing {
+        Closing {
+            entries: self.sizes.backends,
+            backends: Arc::clone(&self.backends),
+            closed: Arc::clone(&self.counters.closed),
+        }
     }
 
     /// How often hooks did nothing or refused, by reason.
@@ -267,8 +292,7 @@ impl Contents for Kernel {
     }
 
     fn backend(&self, id: u32) -> Backend {
-        // SAFETY: an element of the mapping; the hooks change only its counter.
-        unsafe { self.backends.at::<Backend>(id as usize).read_volatile() }
+        backend_at(&self.backends, id)
     }
 }
 
@@ -295,6 +319,11 @@ fn memory<T>(source: Source<'_>, name: &'static str) -> Result<(Memory, u32), Da
     };
     let memory = Memory::map(data.fd().as_fd(), entries as usize * size_of::<T>());
     Ok((memory.map_err(|error| DataplaneError::Memory(name, error))?, entries))
+}
+
+fn backend_at(memory: &Memory, id: u32) -> Backend {
+    // SAFETY: an element of the mapping; the hooks change only its counter.
+    unsafe { memory.at::<Backend>(id as usize).read_volatile() }
 }
 
 /// An element of an array of u64.

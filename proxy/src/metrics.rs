@@ -65,14 +65,24 @@ pub struct Metrics {
     repairs: Family<Kind, Counter>,
     unprogrammed: Gauge,
     conflicts: Gauge,
-    flows: Flows,
+    flows: FlowMetrics,
 }
 
 /// The flow tables of the packet engine.
-#[derive(Debug, Default)]
-struct Flows {
+#[derive(Clone, Debug, Default)]
+pub struct FlowMetrics {
     entries: Family<Kind, Gauge>,
     swept: Counter,
+}
+
+impl FlowMetrics {
+    /// Takes over what one sweep of the flows found.
+    pub fn observe(&self, counts: FlowCounts) {
+        for (kind, count) in [("known", counts.known), ("fresh", counts.fresh)] {
+            self.entries.get_or_create(&Kind { kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        self.swept.inc_by(counts.swept);
+    }
 }
 
 impl Metrics {
@@ -119,12 +129,9 @@ impl Metrics {
         self.conflicts.set(whole(outcome.conflicts.len()));
     }
 
-    /// Takes over what one sweep of the flows found.
-    pub fn observe_flows(&self, counts: FlowCounts) {
-        for (kind, count) in [("known", counts.known), ("fresh", counts.fresh)] {
-            self.flows.entries.get_or_create(&Kind { kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
-        }
-        self.flows.swept.inc_by(counts.swept);
+    /// Those of the sweep.
+    pub fn flows(&self) -> FlowMetrics {
+        self.flows.clone()
     }
 
     /// Reads the counters: before the text is made.

@@ -326,19 +326,24 @@ impl Hook<'_> {
 ///
 /// The first thing that could not be removed.
 pub fn cleanup(bpf_dir: &Path) -> io::Result<()> {
-    let entries = match std::fs::read_dir(bpf_dir) {
+    crate::packets::detach(bpf_dir)?;
+    remove_below(bpf_dir)
+}
+
+fn remove_below(folder: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
     };
     for entry in entries {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            cleanup(&entry.path())?;
+            remove_below(&entry.path())?;
         } else {
             sys::remove_pin(&entry.path())?;
         }
     }
-    std::fs::remove_dir(bpf_dir)
+    std::fs::remove_dir(folder)
 }
 
 /// An error with its causes, in one line: aya says the last cause only when asked.

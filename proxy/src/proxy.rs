@@ -20,7 +20,7 @@ use crate::diff::{Growth, What, shrink};
 use crate::explain::{Explanation, explain};
 use crate::layouts::Overwrite;
 use crate::op::Op;
-use crate::packets::{self, FlowCounts, LinkPath, Packets, Surroundings};
+use crate::packets::{self, LinkPath, Packets, Surroundings, Sweeper};
 use crate::plan::{Facts, Planner};
 use crate::probe::{Probe, is_probe};
 use crate::programs::{ProgramError, Programs};
@@ -58,8 +58,8 @@ pub struct Config {
     pub layout: u32,
     /// Whether TCP connections through a frontend to a pod that is gone are ended.
     pub end_tcp: bool,
-    /// The packet engine runs at the uplinks.
-    pub packets: bool,
+    /// How the packet engine is attached to the uplinks; None where it is off.
+    pub packets: Option<LinkPath>,
 }
 
 /// Why the proxy cannot work.
@@ -139,8 +139,8 @@ impl Proxy {
         let node_netns = sys::netns_cookie().map_err(Error::Cookie)?;
         let mut programs = Programs::load(&config, node_netns)?;
         // The links of packets are in no layout's directory: a new layout takes them over without a gap.
-        let packets = if config.packets {
-            Some(Packets::load(programs.maps(), config.bpf_dir.clone())?)
+        let packets = if let Some(path) = config.packets {
+            Some(Packets::load(programs.maps(), config.bpf_dir.clone(), path)?)
         } else {
             let failed = |error| ProgramError::Pins { path: config.bpf_dir.clone(), error };
             packets::detach(&config.bpf_dir).map_err(failed)?;
@@ -214,7 +214,11 @@ impl Proxy {
         self.programs.attach()?;
         // What the older programs added since.
         self.programs.layouts().carry(desired, current, Overwrite::No)?;
-        self.programs.layouts().forget_older().map_err(Error::Older)
+        self.programs.layouts().forget_older().map_err(Error::Older)?;
+        match self.packets.as_mut().and_then(Packets::take_postponed) {
+            Some(to) => self.surround(&to),
+            None => Ok(()),
+        }
     }
 
     /// Writes what differs from `desired`.
@@ -320,25 +324,32 @@ impl Proxy {
         &self.repairs
     }
 
-    /// Brings the packet engine to the links that the node has now. Nothing happens where it is off.
+    /// Brings the packet engine to the links that the node has now; during an upgrade once the maps are filled.
+    /// Nothing happens where it is off.
     ///
     /// # Errors
     ///
     /// One sentence.
     pub fn surround(&mut self, to: &Surroundings) -> Result<(), Error> {
-        match &mut self.packets {
-            Some(packets) => Ok(packets.surround(self.programs.maps(), to)?),
-            None => Ok(()),
+        let Some(packets) = &mut self.packets else { return Ok(()) };
+        if self.programs.is_upgrade() {
+            packets.postpone(to);
+            return Ok(());
         }
+        Ok(packets.surround(self.programs.maps(), to)?)
     }
 
-    /// Takes out the flows that are over. To be called every few seconds.
+    /// The handle that sweeps the flows of the packet engine, for a thread of its own. None where the engine is
+    /// off. To be asked once.
     ///
     /// # Errors
     ///
-    /// What the kernel said.
-    pub fn sweep_flows(&mut self) -> std::io::Result<FlowCounts> {
-        self.packets.as_mut().map_or_else(|| Ok(FlowCounts::default()), Packets::sweep)
+    /// The map that is not as it should be.
+    pub fn sweeper(&mut self) -> Result<Option<Sweeper>, Error> {
+        if self.packets.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(packets::sweeper(self.programs.maps(), self.kernel.closing())?))
     }
 
     /// How the packet programs are attached; None where the engine is off.

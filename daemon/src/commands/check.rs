@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use proxy::Blindness;
 
 use crate::admin::client::fetch;
 use crate::cli::{CheckArgs, RunArgs, Switch};
@@ -42,6 +43,7 @@ fn offered(args: &RunArgs) -> Result<ExitCode> {
             Err(sentence) => format!("{:18}  MISSING: {sentence}", check.what),
         });
     }
+    lines.extend(unseen_pods(&facts));
     lines.push(match missing {
         0 => "everything that Fairway needs is there".to_owned(),
         count => format!("missing: {count}"),
@@ -59,4 +61,27 @@ fn packet_engine(args: &RunArgs, facts: &Facts) -> Result<String> {
     let links = sandbox::uplinks(&packets.uplink, &facts.node_ips.value)?;
     let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
     Ok(format!("{} at {}", proxy::LinkPath::probe().as_str(), names.join(", ")))
+}
+
+/// The pods of this node whose sockets the hooks cannot see: no service of a ClusterIP for them.
+fn unseen_pods(facts: &Facts) -> Vec<String> {
+    let cgroup = &facts.cgroup.value;
+    let pods = sandbox::attachments().map_err(anyhow::Error::from);
+    let found = pods.and_then(|pods| Ok((pods, proxy::unseen(cgroup)?)));
+    let (pods, unseen) = match found {
+        Ok(found) => found,
+        Err(error) => return vec![format!("{:18}  cannot be looked at: {error:#}", "pods unseen")],
+    };
+    let line = |pod: &sandbox::Attachment| {
+        let why = match unseen.get(&pod.cookie)? {
+            Blindness::Cgroup { process, cgroup: other } => {
+                format!("process {process} is in the cgroup {other}, which is not below {}", cgroup.display())
+            }
+            Blindness::Machine { process } => format!("process {process} is a virtual machine"),
+        };
+        let addresses: Vec<String> = pod.addresses.iter().map(ToString::to_string).collect();
+        let name = pod.pod.as_ref().map_or_else(|| addresses.join(", "), ToString::to_string);
+        Some(format!("{:18}  UNSEEN: {name}: its sockets reach no ClusterIP: {why}", "pod"))
+    };
+    pods.iter().filter_map(line).collect()
 }

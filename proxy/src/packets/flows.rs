@@ -1,5 +1,6 @@
 //! The sweep: flows that ended, or of which nothing was seen for too long, are taken out. The kernel notes the
-//! second of each packet; only what looks idle from one side is asked about the other.
+//! second of each packet; only what looks idle from one side is asked about the other. A full table takes it
+//! a good part of a second, so it is a handle of its own, for a thread that nobody waits for.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,7 +12,7 @@ use ebpf::maps;
 use ebpf::packet::flow::{Flow, FlowKey};
 
 use super::{sys, take};
-use crate::dataplane::DataplaneError;
+use crate::dataplane::{Closing, DataplaneError};
 
 /// So many elements are read with one system call.
 const BATCH: usize = 4096;
@@ -40,10 +41,11 @@ pub struct FlowCounts {
 
 type Bytes = [u8; 40];
 
-/// The maps of flows.
-pub(super) struct Flows {
+/// The maps of flows, and where the end of a connection is counted.
+pub struct Sweeper {
     known: Entries,
     fresh: Entries,
+    closing: Closing,
 }
 
 /// One of them.
@@ -53,8 +55,8 @@ struct Entries {
     fd: OwnedFd,
 }
 
-impl Flows {
-    pub(super) fn open(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
+impl Sweeper {
+    pub(super) fn open(ebpf: &mut Ebpf, closing: Closing) -> Result<Self, DataplaneError> {
         let mut open = |name| -> Result<_, DataplaneError> {
             let other = |error: String| DataplaneError::Other(name, error);
             let map = take(ebpf, name)?;
@@ -65,18 +67,29 @@ impl Flows {
             let map = HashMap::try_from(map).map_err(|error| other(error.to_string()))?;
             Ok(Entries { map, fd })
         };
-        Ok(Self { known: open(maps::FLOWS)?, fresh: open(maps::FRESH)? })
+        Ok(Self { known: open(maps::FLOWS)?, fresh: open(maps::FRESH)?, closing })
     }
 
-    pub(super) fn sweep(&mut self, now: u64) -> io::Result<FlowCounts> {
-        let (known, swept) = sweep(&mut self.known, now)?;
-        let (fresh, also) = sweep(&mut self.fresh, now)?;
-        Ok(FlowCounts { known: known - swept * 2, fresh, swept: swept + also })
+    /// Takes out the flows that are over. To be called every few seconds.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel said.
+    pub fn sweep(&mut self) -> io::Result<FlowCounts> {
+        self.sweep_at(crate::sys::monotonic_ns() / 1_000_000_000)
+    }
+
+    fn sweep_at(&mut self, now: u64) -> io::Result<FlowCounts> {
+        let closing = &self.closing;
+        // Only connections of which both ends spoke were counted.
+        let (known, swept) = sweep(&mut self.known, now, |flow| closing.count(flow.backend, flow.service))?;
+        let (fresh, also) = sweep(&mut self.fresh, now, |_| ())?;
+        Ok(FlowCounts { known: known.saturating_sub(swept * 2), fresh, swept: swept + also })
     }
 }
 
 /// Sweeps one map: how many entries it had, and how many flows went.
-fn sweep(Entries { map, fd }: &mut Entries, now: u64) -> io::Result<(u64, u64)> {
+fn sweep(Entries { map, fd }: &mut Entries, now: u64, mut gone: impl FnMut(&Flow)) -> io::Result<(u64, u64)> {
     let empty: Bytes = [0; 40];
     let (mut keys, mut values) = (vec![empty; BATCH], vec![empty; BATCH]);
     let (mut entries, mut idle) = (0_u64, Vec::new());
@@ -99,7 +112,10 @@ fn sweep(Entries { map, fd }: &mut Entries, now: u64) -> io::Result<(u64, u64)> 
         if now.saturating_sub(u64::from(seen)) <= patience(&key, &flow, other.as_ref()) {
             continue;
         }
-        swept += u64::from(remove(map, &key)?);
+        if remove(map, &key)? {
+            swept += 1;
+            gone(&flow);
+        }
         remove(map, &other_key)?;
     }
     Ok((entries, swept))

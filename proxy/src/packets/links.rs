@@ -1,5 +1,5 @@
 //! The programs at the links: attached by tcx, or as clsact filters where the kernel has no tcx (before 6.6).
-//! A link of tcx is pinned and outlives the process; the next one gives it the new program without a gap.
+//! Either outlives the process; the next one gives it the new program without a gap.
 //! Programs of others stay where they are.
 
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::path::{self, PathBuf};
 
 use aya::Ebpf;
-use aya::programs::tc::{self, NlOptions, TcAttachOptions};
+use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
 use aya::programs::{SchedClassifier, TcAttachType};
 
 use super::{PROGRAMS, Uplink, program, sys};
@@ -18,6 +18,10 @@ use crate::sys::{open_pinned, pin, remove_pin, update_link};
 /// BPF_TCX_INGRESS and BPF_TCX_EGRESS, in the order of [`PROGRAMS`].
 const ATTACH_TYPES: [u32; 2] = [46, 47];
 const CLSACT: [TcAttachType; 2] = [TcAttachType::Ingress, TcAttachType::Egress];
+/// Where our filters are among those of a link: at a place that nobody else is likely to take, behind those that
+/// were given one by hand and before those that the kernel numbers.
+const PRIORITY: u16 = 46;
+const HANDLE: TcHandle = TcHandle::new(0, 46);
 /// What the pins of these links begin with.
 const PREFIX: &str = "link_packet_";
 
@@ -35,8 +39,9 @@ pub enum Path {
 pub(super) struct Links {
     folder: PathBuf,
     path: Path,
-    /// The links that have our filters, where there is no tcx.
-    filtered: BTreeSet<String>,
+    /// The links that have our filters, where there is no tcx; None before the first time, when an earlier process
+    /// may have left some.
+    filtered: Option<BTreeSet<String>>,
 }
 
 impl Path {
@@ -55,8 +60,8 @@ impl Path {
 }
 
 impl Links {
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, path: Path::probe(), filtered: BTreeSet::new() }
+    pub(super) const fn new(folder: PathBuf, path: Path) -> Self {
+        Self { folder, path, filtered: None }
     }
 
     pub(super) const fn path(&self) -> Path {
@@ -69,11 +74,15 @@ impl Links {
             for (side, name) in PROGRAMS.into_iter().enumerate() {
                 let done = match self.path {
                     Path::Tcx => self.attach_tcx(program(ebpf, name)?, uplink, side),
-                    Path::Clsact => self.attach_clsact(program(ebpf, name)?, uplink, side),
+                    Path::Clsact => Self::attach_clsact(program(ebpf, name)?, uplink, side),
                 };
                 done.map_err(|error| ProgramError::Uplink { name: uplink.name.clone(), error })?;
             }
-            self.filtered.insert(uplink.name.clone());
+        }
+        let names: BTreeSet<String> = uplinks.iter().map(|uplink| uplink.name.clone()).collect();
+        if self.path == Path::Clsact && self.filtered.as_ref() != Some(&names) {
+            remove_filters(&names);
+            self.filtered = Some(names);
         }
         let indexes: Vec<u32> = uplinks.iter().map(|uplink| uplink.index).collect();
         unpin(&self.folder, &indexes).map_err(|error| ProgramError::Pins { path: self.folder.clone(), error })
@@ -95,33 +104,31 @@ impl Links {
         pin(link.as_fd(), &path).map_err(|error| error.to_string())
     }
 
-    /// Filters have no pins: they stay until somebody removes them, and a new process replaces them once.
-    fn attach_clsact(
-        &self,
-        program: &mut SchedClassifier,
-        uplink: &Uplink,
-        side: usize,
-    ) -> Result<(), String> {
-        if self.filtered.contains(&uplink.name) {
-            return Ok(());
-        }
-        match tc::qdisc_add_clsact(&uplink.name) {
-            Err(tc::TcError::AlreadyAttached) | Ok(()) => {}
-            Err(error) => return Err(sentence(&error)),
-        }
-        let old = tc::qdisc_detach_program(&uplink.name, CLSACT[side], PROGRAMS[side]);
-        match old {
-            Err(tc::TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(sentence(&error)),
-            Ok(()) => {}
-        }
-        let options = TcAttachOptions::Netlink(NlOptions::default());
-        let id = program.attach_with_options(&uplink.name, CLSACT[side], options);
+    /// Filters have no pins: they stay until somebody removes them. At a place of their own the next process finds
+    /// them, and replaces them without a gap.
+    fn attach_clsact(program: &mut SchedClassifier, uplink: &Uplink, side: usize) -> Result<(), String> {
+        // It may be there already; where it cannot be made, the program cannot be attached.
+        let _ = tc::qdisc_add_clsact(&uplink.name);
+        let there = SchedClassifierLink::attached(&uplink.name, CLSACT[side], PRIORITY, HANDLE, None);
+        let there = there.map_err(|error| error.to_string())?;
+        let id = program.attach_to_link(there).or_else(|_| {
+            let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
+            program.attach_with_options(&uplink.name, CLSACT[side], TcAttachOptions::Netlink(options))
+        });
         let id = id.map_err(|error| sentence(&error))?;
         // The filter outlives the process: the handle, which would remove it, is let go.
         let link = program.take_link(id).map_err(|error| sentence(&error))?;
         std::mem::forget(link);
         Ok(())
+    }
+}
+
+/// Removes our filters from all links but these. A link that has none, or goes meanwhile, is well.
+pub(super) fn remove_filters(keep: &BTreeSet<String>) {
+    for link in sys::links().iter().filter(|link| !keep.contains(*link)) {
+        for (side, name) in PROGRAMS.into_iter().enumerate() {
+            let _ = tc::qdisc_detach_program(link, CLSACT[side], name);
+        }
     }
 }
 

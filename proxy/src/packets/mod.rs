@@ -8,7 +8,7 @@ mod sources;
 mod surroundings;
 mod sys;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -21,14 +21,13 @@ use ebpf::maps;
 use ebpf::packet::uplink::range;
 use ipnet::IpNet;
 
-pub use flows::FlowCounts;
+pub use flows::{FlowCounts, Sweeper};
 pub use links::Path as LinkPath;
 pub use surroundings::{Surroundings, Uplink};
 
-use self::flows::Flows;
 use self::links::Links;
 use self::sources::Sources;
-use crate::dataplane::DataplaneError;
+use crate::dataplane::{Closing, DataplaneError};
 use crate::programs::{ProgramError, sentence};
 
 /// The programs, in the order of [`links::Side`].
@@ -43,14 +42,15 @@ pub(crate) struct Packets {
     uplinks: HashMap<MapData, u32, [u8; 40]>,
     ranges: LpmTrie<MapData, [u8; 16], u32>,
     sources: Sources,
-    flows: Flows,
+    /// Where to go once the maps are filled.
+    postponed: Option<Surroundings>,
     /// What is in `ranges`: None before the first time, when an earlier process may have left something.
     told: Option<BTreeMap<(u32, [u8; 16]), u32>>,
 }
 
 impl Packets {
     /// Loads the programs; attaches nothing.
-    pub(crate) fn load(ebpf: &mut Ebpf, folder: PathBuf) -> Result<Self, ProgramError> {
+    pub(crate) fn load(ebpf: &mut Ebpf, folder: PathBuf, path: LinkPath) -> Result<Self, ProgramError> {
         for name in PROGRAMS {
             let loaded = program(ebpf, name)?.load();
             loaded.map_err(|error| ProgramError::Load(sentence(&error)))?;
@@ -59,11 +59,11 @@ impl Packets {
         let uplinks = take(ebpf, maps::UPLINKS).map_err(open)?;
         let ranges = take(ebpf, maps::RANGES).map_err(open)?;
         Ok(Self {
-            links: Links::new(folder),
+            links: Links::new(folder, path),
             uplinks: HashMap::try_from(uplinks).map_err(|error| ProgramError::Load(sentence(&error)))?,
             ranges: LpmTrie::try_from(ranges).map_err(|error| ProgramError::Load(sentence(&error)))?,
             sources: Sources::open(ebpf).map_err(open)?,
-            flows: Flows::open(ebpf).map_err(open)?,
+            postponed: None,
             told: None,
         })
     }
@@ -81,6 +81,16 @@ impl Packets {
         self.links.attach(ebpf, &to.uplinks)
     }
 
+    /// Keeps the surroundings for later: while an older layout serves, these programs have nothing to serve from.
+    pub(crate) fn postpone(&mut self, to: &Surroundings) {
+        self.postponed = Some(to.clone());
+    }
+
+    /// What was kept.
+    pub(crate) const fn take_postponed(&mut self) -> Option<Surroundings> {
+        self.postponed.take()
+    }
+
     /// Before frontends change: whoever may use the service of an id.
     pub(crate) fn grow_sources(&mut self, wanted: &[(u32, IpNet)]) -> io::Result<()> {
         self.sources.grow(wanted)
@@ -89,11 +99,6 @@ impl Packets {
     /// After frontends changed: nobody else.
     pub(crate) fn shrink_sources(&mut self, wanted: &[(u32, IpNet)]) -> io::Result<()> {
         self.sources.shrink(wanted)
-    }
-
-    /// Takes out the flows that ended or have been idle for too long.
-    pub(crate) fn sweep(&mut self) -> io::Result<FlowCounts> {
-        self.flows.sweep(crate::sys::monotonic_ns() / 1_000_000_000)
     }
 
     fn set_uplinks(&mut self, to: &Surroundings) -> io::Result<()> {
@@ -131,7 +136,13 @@ impl Packets {
 
 /// Detaches the programs of an earlier process.
 pub(crate) fn detach(folder: &Path) -> io::Result<()> {
+    links::remove_filters(&BTreeSet::new());
     links::unpin(folder, &[])
+}
+
+/// The handle that sweeps the flows, for a thread of its own.
+pub(crate) fn sweeper(ebpf: &mut Ebpf, closing: Closing) -> Result<Sweeper, DataplaneError> {
+    Sweeper::open(ebpf, closing)
 }
 
 /// What the kernel holds of the ranges. A prefix inherits what a shorter one says, because only the longest is

@@ -1,6 +1,7 @@
 //! System calls of the packet engine that aya has no words for: links of tcx by the index of the interface, and
 //! reading a map in batches. It never decides anything.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -38,6 +39,30 @@ struct Batch {
 /// Whether this kernel has tcx (6.6).
 pub(super) fn has_tcx(attach_type: u32) -> bool {
     query(LOOPBACK, attach_type, 0, &mut []).is_ok()
+}
+
+/// The names of the links of this thread's network namespace.
+pub(super) fn links() -> Vec<String> {
+    // SAFETY: a call without arguments; what it returns is freed below.
+    let first = unsafe { libc::if_nameindex() };
+    let (mut names, mut entry) = (Vec::new(), first);
+    if first.is_null() {
+        return names;
+    }
+    loop {
+        // SAFETY: the list ends with an entry that has no name, which is not gone beyond.
+        let name = unsafe { (*entry).if_name };
+        if name.is_null() {
+            break;
+        }
+        // SAFETY: a name ends with a zero.
+        names.push(unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned());
+        // SAFETY: this was not the last entry.
+        entry = unsafe { entry.add(1) };
+    }
+    // SAFETY: from if_nameindex, freed once.
+    unsafe { libc::if_freenameindex(first) };
+    names
 }
 
 /// Attaches a program behind those that are there.

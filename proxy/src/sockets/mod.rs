@@ -7,7 +7,9 @@ mod pods;
 mod scan;
 mod stale;
 mod terminator;
+mod unseen;
 
 pub use scan::{Connection, Connections, Unseen};
 pub use terminator::Ended;
 pub(crate) use terminator::Terminator;
+pub use unseen::{Blindness, unseen};

@@ -57,7 +57,7 @@ fn mounted(mountinfo: &str) -> BTreeMap<u64, PathBuf> {
     namespaces.take(MOST).collect()
 }
 
-fn number_at(path: &Path) -> Option<u64> {
+pub(super) fn number_at(path: &Path) -> Option<u64> {
     number(std::fs::read_link(path).ok()?.to_str()?)
 }
 

@@ -1,25 +1,22 @@
-//! What somebody else does with programs at the node's cgroup, by raw bpf(2): a program of five instructions,
-//! and taking a link away.
+//! What somebody else does with programs at the node's cgroup and links, by raw bpf(2): programs of a few
+//! instructions, and taking a link away.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_DETACH: libc::c_long = 34;
+const SCHED_CLS: u64 = 3;
 const CGROUP_SOCK_ADDR: u64 = 18;
+const TCX_INGRESS: u64 = 46;
 const CONNECT4: u64 = 10;
 
 /// Forbids connects to one port of IPv4, for as long as what is returned lives.
 pub(crate) fn forbid(cgroup: &Path, port: u16) -> OwnedFd {
-    let instruction = |code: u8, registers: u8, offset: i16, value: i32| -> u64 {
-        u64::from(code)
-            | u64::from(registers) << 8
-            | u64::from(offset.cast_unsigned()) << 16
-            | u64::from(value.cast_unsigned()) << 32
-    };
     let program = [
         instruction(0x61, 0x12, 24, 0),                      // r2 = ctx->user_port
         instruction(0xb7, 0x00, 0, 1),                       // r0 = 1
@@ -27,16 +24,46 @@ pub(crate) fn forbid(cgroup: &Path, port: u16) -> OwnedFd {
         instruction(0xb7, 0x00, 0, 0),                       // r0 = 0
         instruction(0x95, 0x00, 0, 0),                       // exit
     ];
-    let mut load = [0_u64; 16];
-    load[0] = CGROUP_SOCK_ADDR | (program.len() as u64) << 32;
-    load[1] = program.as_ptr() as u64;
-    load[2] = c"GPL".as_ptr() as u64;
-    // expected_attach_type, at byte 68.
-    load[8] = CONNECT4 << 32;
-    let program = bpf(BPF_PROG_LOAD, &load);
+    let program = load(CGROUP_SOCK_ADDR, CONNECT4, &program);
     let cgroup = std::fs::File::open(cgroup).expect("the cgroup");
     let create = [file(&program) | file(&cgroup) << 32, CONNECT4];
     bpf(BPF_LINK_CREATE, &create)
+}
+
+/// A program for packets that has the same verdict for each.
+pub(crate) fn verdict(verdict: i32) -> OwnedFd {
+    load(SCHED_CLS, 0, &[instruction(0xb7, 0x00, 0, verdict), instruction(0x95, 0x00, 0, 0)])
+}
+
+/// Puts a program behind those at the ingress of an interface, for as long as what is returned lives.
+pub(crate) fn arrive(program: &OwnedFd, interface: u32) -> OwnedFd {
+    bpf(BPF_LINK_CREATE, &[file(program) | u64::from(interface) << 32, TCX_INGRESS, 0, 0])
+}
+
+/// Pins a program.
+pub(crate) fn pin(program: &OwnedFd, path: &Path) {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).expect("a path");
+    let attribute = [path.as_ptr() as u64, file(program)];
+    // SAFETY: the kernel reads no more than the size says.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_PIN, attribute.as_ptr(), 16) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+fn instruction(code: u8, registers: u8, offset: i16, value: i32) -> u64 {
+    u64::from(code)
+        | u64::from(registers) << 8
+        | u64::from(offset.cast_unsigned()) << 16
+        | u64::from(value.cast_unsigned()) << 32
+}
+
+fn load(kind: u64, attach_type: u64, program: &[u64]) -> OwnedFd {
+    let mut load = [0_u64; 16];
+    load[0] = kind | (program.len() as u64) << 32;
+    load[1] = program.as_ptr() as u64;
+    load[2] = c"GPL".as_ptr() as u64;
+    // expected_attach_type, at byte 68.
+    load[8] = attach_type << 32;
+    bpf(BPF_PROG_LOAD, &load)
 }
 
 /// Detaches the pinned link, as `bpftool link detach` does.

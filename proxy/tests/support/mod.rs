@@ -5,6 +5,7 @@
 pub(crate) mod foreign;
 mod net;
 mod objects;
+pub(crate) mod stack;
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -98,7 +99,7 @@ impl Node {
             sizes: SMALL,
             layout: proxy::LAYOUT,
             end_tcp: false,
-            packets: false,
+            packets: None,
         }
     }
 
@@ -150,7 +151,7 @@ pub(crate) fn run(line: &str) {
 }
 
 /// The root of the v2 hierarchy.
-fn cgroup_root() -> PathBuf {
+pub(crate) fn cgroup_root() -> PathBuf {
     let mounts = std::fs::read_to_string("/proc/mounts").expect("/proc is mounted");
     let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
     PathBuf::from(mount.and_then(|line| line.split(' ').nth(1)).expect("cgroup v2 is mounted"))
