@@ -60,6 +60,16 @@ impl Client {
         ip(&["-n", &self.outside, "route", "replace", range, "via", via])
     }
 
+    /// Lets the router send a range by another of its links, which gets an address for that.
+    ///
+    /// # Errors
+    /// A command of iproute2 failed.
+    pub fn detour(&self, link: &str, address: &str, range: &str, via: &str) -> Result<()> {
+        add_address(&self.outside, link, address)?;
+        ip(&["-n", &self.outside, "link", "set", link, "up"])?;
+        ip(&["-n", &self.outside, "route", "replace", range, "via", via])
+    }
+
     /// Gives the client another address, to which the router knows the way.
     ///
     /// # Errors
@@ -67,6 +77,14 @@ impl Client {
     pub fn also(&self, address: &str) -> Result<()> {
         ip(&["-n", &self.name, "address", "add", &format!("{address}/32"), "dev", "lo"])?;
         ip(&["-n", &self.outside, "route", "replace", address, "via", CLIENT4])
+    }
+
+    /// Sends a range to the client, which has none of its addresses: what comes for them ends there.
+    ///
+    /// # Errors
+    /// A command of iproute2 failed.
+    pub fn receive(&self, range: &str) -> Result<()> {
+        ip(&["-n", &self.outside, "route", "replace", range, "via", CLIENT4])
     }
 
     /// Lets the router send the client no larger packets than this.

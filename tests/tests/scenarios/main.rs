@@ -5,6 +5,7 @@
 
 mod affinity;
 mod balancing;
+mod cluster;
 mod endpoints;
 mod health;
 mod host_ports;
@@ -16,4 +17,5 @@ mod restart;
 mod services;
 mod sockets;
 mod termination;
+mod uplinks;
 mod yaml;

@@ -7,13 +7,15 @@ mod api;
 mod client;
 mod flood;
 mod flow;
+mod fragments;
 mod ping;
 mod race;
 mod resolve;
 mod server;
+mod syns;
 mod upstream;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -38,6 +40,25 @@ enum Command {
     Keep(Keep),
     /// Open many UDP flows; print how many were answered, and whether by the right answer.
     Flood(Flood),
+    /// Send one datagram in fragments, the last one first; print whether the whole of it was answered.
+    Fragments {
+        /// Whom to ask.
+        target: SocketAddr,
+        /// The length of the question.
+        #[arg(long, default_value_t = 5000)]
+        bytes: usize,
+    },
+    /// Send the first packets of many connections from ports and addresses of nobody.
+    Syns {
+        /// To whom.
+        target: SocketAddrV4,
+        /// The first of 64 addresses to send from.
+        #[arg(long)]
+        from: Ipv4Addr,
+        /// How many.
+        #[arg(long)]
+        count: u32,
+    },
     /// Connect one socket to a service, disconnect it, and connect it to a pod.
     Reconnect {
         /// The service.
@@ -193,6 +214,8 @@ fn main() -> ExitCode {
         Command::Udp(datagrams) => client::udp(&datagrams),
         Command::Keep(keep) => flow::keep(&keep),
         Command::Flood(flood) => flood::run(&flood),
+        Command::Fragments { target, bytes } => fragments::run(target, bytes),
+        Command::Syns { target, from, count } => syns::run(target, from, count),
         Command::Reconnect { service, pod } => flow::reconnect(service, pod),
         Command::Ping { address } => ping::run(address),
         Command::Api { listen, folder } => api::run(listen, &folder),
@@ -242,4 +265,14 @@ fn errno_name(error: &std::io::Error) -> String {
         .iter()
         .find(|(code, _)| *code == errno)
         .map_or_else(|| format!("{errno:?}"), |(_, name)| (*name).to_owned())
+}
+
+/// RFC 1071.
+fn checksum(data: &[u8]) -> u16 {
+    let pairs = data.chunks(2).map(|pair| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0)));
+    let mut sum: u64 = pairs.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).unwrap_or_default()
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::print;
+use crate::{checksum, print};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -48,16 +48,4 @@ pub(crate) fn run(address: IpAddr) -> Result<()> {
         }
     }
     bail!("no reply from {address}")
-}
-
-/// RFC 1071.
-fn checksum(data: &[u8]) -> u16 {
-    let mut sum = 0u32;
-    for pair in data.chunks(2) {
-        sum += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
-    }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).unwrap_or_default()
 }
