@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use model::testing::{endpoint, name, service, slice};
 use model::{Event, Kind, Object};
@@ -84,17 +85,34 @@ fn scenario_09_from_none_to_one_endpoint_a_client_gets_answers() {
     });
 }
 
+/// A UDP client of `frontend` with one port whose endpoint is replaced.
+fn replace_under_a_client(world: &mut World, frontend: &str) {
+    web(&["10.244.0.2"]).into_iter().for_each(|object| world.apply(Event::Apply(object)));
+    let socket = udp_socket(frontend);
+    assert_eq!(exchange(&socket, frontend).expect("it is answered"), ("10.244.0.2:8080".into(), address(frontend)));
+    web(&["10.244.0.3"]).into_iter().for_each(|object| world.apply(Event::Apply(object)));
+    assert_eq!(exchange(&socket, frontend).expect("it is answered"), ("10.244.0.3:8080".into(), address(frontend)));
+}
+
 #[test]
 fn scenario_10_a_datagram_after_a_replacement_reaches_a_live_endpoint() {
     on_a_node(|node| {
-        backend("10.244.0.2", 8080);
-        backend("10.244.0.3", 8080);
-        let mut world = node.serve(web(&["10.244.0.2"]));
-        let socket = udp_socket("10.96.0.5:80");
-        assert_eq!(exchange(&socket, "10.96.0.5:80").unwrap().0, "10.244.0.2:8080");
-        web(&["10.244.0.3"]).into_iter().for_each(|object| world.apply(Event::Apply(object)));
-        let (answer, from) = exchange(&socket, "10.96.0.5:80").unwrap();
-        assert_eq!((answer.as_str(), from), ("10.244.0.3:8080", address("10.96.0.5:80")));
+        ["10.244.0.2", "10.244.0.3"].iter().for_each(|ip| backend(ip, 8080));
+        replace_under_a_client(&mut node.serve(web(&[])), "10.96.0.5:80");
+    });
+}
+
+#[test]
+fn scenario_12_a_replacement_under_a_pod_and_under_a_mapped_address() {
+    on_a_node(|node| {
+        ["10.244.0.2", "10.244.0.3"].iter().for_each(|ip| backend(ip, 8080));
+        let mut world = node.serve(web(&[]));
+        replace_under_a_client(&mut world, "[::ffff:10.96.0.5]:80");
+        in_pod(|| {
+            ["10.244.0.2", "10.244.0.3"].iter().for_each(|ip| backend(ip, 8080));
+            replace_under_a_client(&mut world, "10.96.0.5:80");
+            replace_under_a_client(&mut world, "[::ffff:10.96.0.5]:80");
+        });
     });
 }
 
@@ -294,6 +312,7 @@ fn scenario_37_what_does_not_fit_is_reported_and_the_rest_works() {
         let outcome = proxy.grow(&cluster.snapshot(), now);
         assert!(outcome.unprogrammed.is_empty(), "{outcome:?}");
         assert!(reachable("10.96.0.7:80") && !reachable("10.96.0.5:80"));
+        assert_eq!(difference(&mut proxy), None, "nothing of what did not fit is left in the maps");
     });
 }
 
@@ -302,28 +321,43 @@ fn scenario_39_no_connect_fails_while_endpoints_are_replaced() {
     on_a_node(|node| {
         let backends = ["10.244.0.2", "10.244.0.3", "10.244.0.4"];
         backends.iter().for_each(|ip| backend(ip, 8080));
+        // Another service comes and goes, so that ids change hands: its servers are never in the set.
+        add_address("10.244.0.9");
+        let strangers: Vec<String> = (9000..9004).map(|port| format!("10.244.0.9:{port}")).collect();
+        strangers.iter().for_each(|address| tcp_server(address));
+        let other = |round: usize| {
+            let slice = slice("other-1", "shop/other").port(&format!("{}/TCP", 9000 + round % 4));
+            slice.ready(&["10.244.0.9"]).into()
+        };
         let mut world = node.serve(web(&backends));
-        let stop = std::sync::atomic::AtomicBool::new(false);
+        world.apply(Event::Apply(service("shop/other", &["10.96.0.6"]).port("80/TCP").into()));
+        let stop = AtomicBool::new(false);
+        let [tried, failed, misdirected] = [(); 3].map(|()| AtomicU64::new(0));
+        let connect = || {
+            while !stop.load(Ordering::Relaxed) {
+                tried.fetch_add(1, Ordering::Relaxed);
+                let Ok(mut stream) = dial("10.96.0.5:80") else {
+                    failed.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                };
+                let reached = ask(&mut stream);
+                let right = backends.iter().any(|ip| reached == format!("{ip}:8080"));
+                misdirected.fetch_add(u64::from(!right), Ordering::Relaxed);
+            }
+        };
         std::thread::scope(|scope| {
-            for _ in 0..16 {
-                scope.spawn(|| {
-                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                        let reached = reach("10.96.0.5:80");
-                        assert!(backends.iter().any(|ip| reached == format!("{ip}:8080")), "{reached}");
-                    }
-                });
-            }
+            (0..16).for_each(|_| drop(scope.spawn(connect)));
             for round in 0..1000 {
-                let kept: Vec<&str> = backends
-                    .iter()
-                    .enumerate()
-                    .filter(|(index, _)| index % 3 != round % 3)
-                    .map(|(_, ip)| *ip)
-                    .collect();
+                let indices = (0..backends.len()).filter(|index| index % 3 != round % 3);
+                let kept: Vec<&str> = indices.map(|index| backends[index]).collect();
                 web(&kept).into_iter().for_each(|object| world.apply(Event::Apply(object)));
+                world.apply(Event::Apply(other(round)));
             }
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            stop.store(true, Ordering::Relaxed);
         });
+        let counts = [tried, failed, misdirected].map(AtomicU64::into_inner);
+        eprintln!("1000 replacements: tried, failed, misdirected: {counts:?}");
+        assert!(counts[0] > 1000 && counts[1..] == [0, 0], "{counts:?}");
     });
 }
 

@@ -191,7 +191,7 @@ fn connections_end_by_option_only_and_only_with_their_pod() {
 #[test]
 fn many_stale_sockets_end_while_the_tables_go_on() {
     on_a_node(|node| {
-        const SOCKETS: usize = 2000;
+        const SOCKETS: usize = 10_000;
         raise_file_limit();
         ["10.244.0.2", "10.244.0.3"].iter().for_each(|ip| add_address(ip));
         let mut world = node.serve(dns(&["10.244.0.2"]));
@@ -213,17 +213,24 @@ fn many_stale_sockets_end_while_the_tables_go_on() {
 fn a_record_whose_close_nobody_saw_is_swept() {
     on_a_node(|node| {
         backend("10.244.0.2", 5353);
+        // This one never closes: its client's goodbye stays unanswered.
+        add_address("10.244.0.3");
+        let silent = std::net::TcpListener::bind("10.244.0.3:5353").unwrap();
+        let world = node.serve(dns(&["10.244.0.3"]));
+        let departing = dial("10.96.0.5:53").unwrap();
+        let _accepted = silent.accept().unwrap();
+        world.proxy.close();
         let world = node.serve(dns(&["10.244.0.2"]));
         let (lost, mut kept) = (dial("10.96.0.5:53").unwrap(), dial("10.96.0.5:53").unwrap());
         world.proxy.close();
         foreign::detach(&node.bpf_dir.join(ebpf::maps::LAYOUT).join("link_release"));
-        drop(lost);
+        drop((lost, departing));
         let records = || {
             let map = aya::maps::MapData::from_pin(node.bpf_dir.join(ebpf::maps::REVERSE)).unwrap();
             let map: aya::maps::HashMap<_, u64, [u8; 32]> = aya::maps::Map::HashMap(map).try_into().unwrap();
             map.keys().count()
         };
-        assert_eq!(records(), 2);
+        assert_eq!(records(), 3);
         let _world = node.serve(dns(&["10.244.0.2"]));
         let begun = Instant::now();
         while records() != 1 {
@@ -233,14 +240,4 @@ fn a_record_whose_close_nobody_saw_is_swept() {
         assert_eq!(kept.peer_addr().unwrap(), "10.96.0.5:53".parse::<SocketAddr>().unwrap());
         assert_eq!(ask(&mut kept), "10.244.0.2:5353");
     });
-}
-
-/// As many open files as this process may have.
-fn raise_file_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: a valid struct for the call's time.
-    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
-    limit.rlim_cur = limit.rlim_max;
-    // SAFETY: as above.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
 }

@@ -3,9 +3,11 @@
 //! `fairway get connections`.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use ebpf::reverse::Record;
@@ -46,7 +48,7 @@ pub struct Unseen {
 pub struct Connections(Arc<OwnedFd>);
 
 /// The records of all sockets, by cookie.
-pub(super) type Records = HashMap<u64, Record>;
+pub(crate) type Records = HashMap<u64, Record>;
 
 /// One namespace during a walk.
 pub(super) struct Place {
@@ -60,7 +62,8 @@ impl Connections {
         Self(Arc::new(reverse))
     }
 
-    pub(super) fn records(&self) -> io::Result<Records> {
+    /// What every connected socket dialled, and where that led.
+    pub(crate) fn records(&self) -> io::Result<Records> {
         let elements = sys::elements::<u64, Record>(self.0.as_fd())?;
         Ok(elements.into_iter().filter(|(_, record)| record.is_known()).collect())
     }
@@ -100,26 +103,29 @@ impl Connections {
 pub(super) fn walk(mut visit: impl FnMut(&Place) -> io::Result<()>) -> io::Result<Unseen> {
     let mut visit_here = || visit(&Place { diag: Diag::open()?, cookie: sys::netns_cookie()? });
     visit_here()?;
-    let (own, mut left) = (namespaces::own()?, false);
-    let mut unseen = Unseen::default();
-    for path in namespaces::others().into_values() {
-        let seen = std::fs::File::open(&path).and_then(|namespace| {
-            namespaces::enter(&namespace)?;
-            left = true;
-            visit_here()
-        });
-        match seen {
-            // One that has ended since is no loss: its sockets are gone with it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                unseen.namespaces += 1;
-                unseen.reason = Some(format!("{}: {error}", path.display()));
-            }
-            Ok(()) => {}
-        }
-    }
-    if left {
+    let own = namespaces::own()?;
+    let mut visit_at = |path: &Path| {
+        namespaces::enter(&File::open(path)?)?;
+        let visited = visit_here();
         namespaces::enter(&own)?;
+        visited
+    };
+    let mut others = namespaces::others();
+    others.retain(|_, path| visit_at(path).is_err());
+    let mut unseen = Unseen::default();
+    if others.is_empty() {
+        return Ok(unseen);
+    }
+    // What led there may have ended under our eyes: a process, a mount. A namespace that is still there has
+    // another way now; one that is not has taken its sockets with it.
+    for path in namespaces::others()
+        .into_iter()
+        .filter_map(|(number, path)| others.contains_key(&number).then_some(path))
+    {
+        if let Err(error) = visit_at(&path) {
+            unseen.namespaces += 1;
+            unseen.reason = Some(format!("{}: {error}", path.display()));
+        }
     }
     Ok(unseen)
 }

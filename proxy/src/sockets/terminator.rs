@@ -237,7 +237,10 @@ fn end_stale(
     let mut stale: Vec<Socket> = Vec::new();
     place.diag.connected(protocol, |socket| {
         let Some(record) = records.get(&socket.cookie()) else { return };
-        seen.insert(socket.cookie());
+        // One that is closed and still says goodbye to its peer needs its record no more.
+        if socket.inode != 0 {
+            seen.insert(socket.cookie());
+        }
         if judge.is_stale(protocol, frontend(record), socket.remote()) {
             stale.push(socket);
         }

@@ -143,11 +143,39 @@ impl World {
     }
 }
 
+/// What the maps, read anew as the next start will, have more or less than the model.
+pub(crate) fn difference(proxy: &mut Proxy) -> Option<String> {
+    let wanted = proxy.planner().tables();
+    let mut found = proxy::adopt(proxy.kernel(), wanted).tables().clone();
+    // The daemon's own probe, one a family, which no plan knows.
+    let probe: Vec<_> = found.services.keys().filter(|key| key.name.namespace.is_empty()).cloned().collect();
+    assert!(probe.len() <= 2, "services that nobody wants: {probe:?}");
+    for (ip, key) in ["127.0.0.1", "::1"].into_iter().zip(&probe) {
+        let frontend = proxy::Frontend::new(ip.parse().expect("an address"), 1, model::Protocol::Udp);
+        found.frontends.remove(&frontend);
+        found.services.remove(key);
+    }
+    if found != *wanted {
+        return Some(format!("found\n{}wanted\n{}", found.dump(), wanted.dump()));
+    }
+    proxy.examine(Instant::now()).into_iter().find_map(|finding| finding.wrong)
+}
+
 /// Runs a command line and expects success.
 pub(crate) fn run(line: &str) {
     let words: Vec<&str> = line.split_whitespace().collect();
     let status = Command::new(words[0]).args(&words[1..]).status().unwrap_or_else(|e| panic!("{line}: {e}"));
     assert!(status.success(), "{line}: {status}");
+}
+
+/// As many open files as this process may have.
+pub(crate) fn raise_file_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a valid struct for the call's time.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
 }
 
 /// The root of the v2 hierarchy.
