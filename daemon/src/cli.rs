@@ -26,6 +26,8 @@ pub enum Command {
     Run(RunArgs),
     /// Show what the running daemon knows.
     Get(GetArgs),
+    /// Show the services in use, live: connections open, opened per second, failures.
+    Top(TopArgs),
     /// Explain where a name or an address leads, and why.
     Explain(ExplainArgs),
     /// Show what would be programmed for a folder of manifests; touches nothing.
@@ -267,6 +269,17 @@ pub enum Listing {
     Upstreams,
     /// Every pod sandbox that this node runs.
     Sandboxes,
+}
+
+/// `fairway top`.
+#[derive(Args, Clone, Debug)]
+pub struct TopArgs {
+    /// Where the daemon keeps its things.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// How to show it: live in a terminal, or what one second brought as JSON.
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
 }
 
 /// How output is written.

@@ -35,6 +35,7 @@ fn config_file(matches: &ArgMatches) -> Result<Option<(&'static str, PathBuf)>> 
         Command::Plan(args) => ("plan", args),
         Command::Check(args) => ("check", args.run),
         Command::Get(_)
+        | Command::Top(_)
         | Command::Explain(_)
         | Command::Sandbox(_)
         | Command::Cni

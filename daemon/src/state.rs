@@ -25,6 +25,7 @@ use crate::views::findings::{self, FindingRow};
 use crate::views::names::{self, NameRow};
 use crate::views::sandboxes::{self, SandboxRow};
 use crate::views::services::{self, ServiceRow};
+use crate::views::top::{self, ServiceSample};
 use crate::views::upstreams::{self, UpstreamRow};
 
 /// The handles.
@@ -92,6 +93,15 @@ impl State {
     pub async fn backends(&self) -> Result<Vec<BackendRow>> {
         let states = self.ask(Query::Backends).await?;
         Ok(backends::rows(&states))
+    }
+
+    /// The counters of every service that has been used.
+    ///
+    /// # Errors
+    /// If the kernel does not list the sockets' records, or the daemon is ending.
+    pub async fn traffic(&self) -> Result<Vec<ServiceSample>> {
+        let traffic = self.ask(Query::Traffic).await?.context("the kernel does not list the records")?;
+        Ok(top::sample(&traffic))
     }
 
     /// Every connection through a frontend.

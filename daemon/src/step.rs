@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Result, bail};
 use dns::Names;
 use model::{ObjectName, Snapshot};
-use proxy::{BackendState, Facts, Finding, HealthPorts, Outcome, Proxy, Surroundings, Tables};
+use proxy::{BackendState, Facts, Finding, HealthPorts, Outcome, Proxy, Surroundings, Tables, Traffic};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::block_in_place;
 use tokio::time::MissedTickBehavior;
@@ -41,6 +41,8 @@ pub struct Progress {
 pub enum Query {
     /// Every backend with its counter.
     Backends(oneshot::Sender<Vec<BackendState>>),
+    /// The connections of every service and backend, as of now.
+    Traffic(oneshot::Sender<std::io::Result<Traffic>>),
     /// The self-check, done now.
     Examine(oneshot::Sender<Vec<Finding>>),
     /// The proxy's counters, brought up to date for the metrics.
@@ -152,6 +154,7 @@ impl Stepper {
         // Whoever asked may be gone; then nobody wants the answer.
         match query {
             Query::Backends(reply) => drop(reply.send(self.proxy.backends().collect())),
+            Query::Traffic(reply) => drop(reply.send(self.proxy.traffic())),
             Query::Examine(reply) => {
                 let findings = self.examine();
                 let _ = reply.send(findings);

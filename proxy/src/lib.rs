@@ -49,7 +49,7 @@ pub use op::{Dataplane, Freed, Op, Refused};
 pub use packets::{FlowCounts, LinkPath, Surroundings, Sweeper, Uplink};
 pub use plan::{Facts, Planner, is_programmed};
 pub use programs::{ProgramError, Programs, cleanup};
-pub use proxy::{BackendState, Config, Error, Finding, LAYOUT, Outcome, Proxy};
+pub use proxy::{BackendState, Config, Error, Finding, LAYOUT, Outcome, Proxy, Traffic};
 pub use select::{Selected, Standing, select};
 pub use sockets::{Blindness, Connection, Connections, Ended, Unseen, unseen};
 pub use sys::netns_cookie;

@@ -13,7 +13,7 @@ use model::{Name, ObjectName, Snapshot};
 use crate::adopt::adopt;
 use crate::claims::Conflict;
 use crate::counted::Counted;
-use crate::counts::{Count, Counts};
+use crate::counts::Counts;
 use crate::current::{Current, Sizes};
 use crate::dataplane::{DataplaneError, Heartbeat, Kernel};
 use crate::diff::{Growth, What, shrink};
@@ -26,11 +26,13 @@ use crate::probe::{Probe, is_probe};
 use crate::programs::{ProgramError, Programs};
 use crate::sockets::{Connections, Ended, Terminator};
 use crate::sys;
-use crate::tables::{Frontend, ServiceKey, Slot, Tables};
+use crate::tables::{Frontend, Tables};
 
 mod examine;
+mod traffic;
 
 pub use examine::Finding;
+pub use traffic::{BackendState, Traffic};
 
 use examine::Cursor;
 
@@ -115,17 +117,6 @@ pub struct Proxy {
     cursor: Cursor,
     /// What the self-check put right, by what it was.
     repairs: BTreeMap<&'static str, u64>,
-}
-
-/// One backend of a service port, with its counters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackendState {
-    /// The service port.
-    pub service: ServiceKey,
-    /// The slot.
-    pub slot: Slot,
-    /// Its connections.
-    pub count: Count,
 }
 
 impl Proxy {
@@ -266,27 +257,6 @@ impl Proxy {
         let mut tables = self.current.as_ref().map(|current| current.tables().clone()).unwrap_or_default();
         Probe::remove_from(&mut tables);
         tables
-    }
-
-    /// Every backend with its counters, in order.
-    pub fn backends(&self) -> impl Iterator<Item = BackendState> + '_ {
-        let services = self.current.iter().flat_map(|current| {
-            let ids = |key| current.backend_ids(key).iter();
-            current.tables().services.iter().map(move |(key, block)| (key, block, ids(key)))
-        });
-        services.filter(|(key, ..)| !is_probe(&key.name)).flat_map(|(key, block, ids)| {
-            std::iter::zip(&block.slots, ids).map(|(slot, &id)| BackendState {
-                service: key.clone(),
-                slot: *slot,
-                count: self.kernel.count_of_backend(id),
-            })
-        })
-    }
-
-    /// Connections since the start, by service: those of backends that have left included.
-    pub fn counts(&self) -> BTreeMap<ObjectName, Count> {
-        let counts = self.current.as_ref().map(|current| self.counts.by_service(current, &self.kernel));
-        counts.unwrap_or_default()
     }
 
     /// Explains a frontend by the last snapshot that was planned.

@@ -76,6 +76,8 @@ pub struct Options {
     pub programs: Option<PathBuf>,
     /// What the daemon logs, in the words of FAIRWAY_LOG; empty for debug.
     pub log: &'static str,
+    /// The only capabilities of the daemon, as setpriv(1) has them: `+bpf,+net_admin`; empty for all.
+    pub capabilities: &'static str,
 }
 
 /// A node of this machine.
@@ -202,7 +204,14 @@ impl Node {
     }
 
     fn spawn_daemon_of(&self, flag: &str, source: &Path, flags: &[&str]) -> Result<Daemon> {
-        let mut command = process::in_cgroup(&self.cgroup, &self.fairway);
+        let mut command = match self.options.capabilities {
+            "" => process::in_cgroup(&self.cgroup, &self.fairway),
+            few => {
+                let mut command = process::in_cgroup(&self.cgroup, Path::new("setpriv"));
+                command.args(["--bounding-set", &format!("-all,{few}"), "--"]).arg(&self.fairway);
+                command
+            }
+        };
         command.arg("run").arg(flag).arg(source).args(self.run_flags()).args(flags);
         command.env("NO_COLOR", "1");
         let log = if self.options.log.is_empty() { "debug,aya=info,aya_obj=info" } else { self.options.log };

@@ -40,6 +40,7 @@ async fn route(
         "/services" => json(&state.services()),
         "/connections" => json(&state.connections().await.map_err(internal)?),
         "/examine" => json(&state.examine().await.map_err(internal)?),
+        "/traffic" => json(&state.traffic().await.map_err(internal)?),
         "/backends" => json(&state.backends().await.map_err(internal)?),
         "/dns" => json(&state.names()),
         "/upstreams" => json(&state.upstreams()),

@@ -8,6 +8,7 @@ mod get;
 mod plan;
 mod sandbox;
 pub mod table;
+mod top;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             app::run(&args).map(|()| ExitCode::SUCCESS)
         }
         Command::Get(args) => print(&get::get(&args)?),
+        Command::Top(args) => top::top(&args),
         Command::Explain(args) => print(&explain::explain(&args)?),
         Command::Plan(args) => plan::plan(&args),
         Command::Sandbox(command) => sandbox::sandbox(command),

@@ -9,4 +9,5 @@ pub mod names;
 pub mod sandboxes;
 pub mod services;
 pub mod standing;
+pub mod top;
 pub mod upstreams;
