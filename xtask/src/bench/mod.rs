@@ -9,6 +9,7 @@ mod figure;
 mod hook_cost;
 mod kube_proxy;
 mod packets;
+mod programs;
 mod sandbox;
 mod sockets;
 

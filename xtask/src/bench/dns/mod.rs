@@ -31,6 +31,7 @@ pub(crate) fn measure(progress: &dyn Fn(&str)) -> Result<Vec<Figure>> {
         programs: Some(fairway.parent().context("a program is in a folder")?.to_owned()),
         flags: ["--dns-stub-domain", servers::UPSTREAM].map(str::to_owned).to_vec(),
         log: "info",
+        ..Options::default()
     };
     let mut node = Node::create(options)?;
     load::on_server_core(|| node.start_daemon())?;
