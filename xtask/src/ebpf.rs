@@ -3,7 +3,7 @@
 //! The object is what proxy's build script made; sizes are those of its symbols, before the verifier.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 use tests::{Node, Options};
@@ -35,18 +35,10 @@ pub(crate) fn run() -> Result<ExitCode> {
 
 /// Builds what the daemon needs, and returns the object.
 fn build() -> Result<PathBuf> {
-    let output = workspace::cargo()
-        .args(["build", "--package", "fairway", "--package", "tests", "--bins"])
-        .args(["--message-format", "json-render-diagnostics"])
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start cargo")?;
-    if !output.status.success() {
-        bail!("`cargo build` failed");
-    }
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+    let mut command = workspace::cargo();
+    command.args(["build", "--package", "fairway", "--package", "tests", "--bins"]);
+    workspace::build(&mut command)?
+        .iter()
         .filter(|message| message["reason"] == "build-script-executed")
         .filter_map(|message| message["out_dir"].as_str().map(|out| Path::new(out).join("fairway-ebpf")))
         .find(|object| object.exists())

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 
 use ::tests::{Image, ImageFile};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::{say, setup, workspace};
@@ -78,23 +78,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// Builds one program without any library beside it.
 pub(crate) fn build(package: &str, program: &str, profile: &str) -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let output = workspace::cargo()
+    let mut command = workspace::cargo();
+    command
         .args(["build", "--package", package, "--bin", program, "--profile", profile])
         // With a target named, the flags are not those of build scripts and macros.
-        .args(["--target", &target, "--message-format", "json-render-diagnostics"])
-        .env("RUSTFLAGS", STATIC)
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start cargo")?;
-    if !output.status.success() {
-        bail!("`cargo build --bin {program}` failed");
-    }
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == program)
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .with_context(|| format!("cargo built no {program}"))
+        .args(["--target", &target])
+        .env("RUSTFLAGS", STATIC);
+    workspace::executable(&workspace::build(&mut command)?, program)
 }
 
 /// The pause program that the build script of `sandbox` made for the plug-in.

@@ -14,9 +14,9 @@ mod sandbox;
 mod sockets;
 
 use std::path::PathBuf;
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::{say, setup, workspace};
@@ -85,19 +85,5 @@ fn progress(arguments: &Arguments, text: &str) {
 
 /// Builds with optimisation, and returns the file of the wanted program.
 fn build(arguments: &[&str], program: &str) -> Result<PathBuf> {
-    let output = workspace::cargo()
-        .args(arguments)
-        .args(["--message-format", "json-render-diagnostics"])
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start cargo")?;
-    if !output.status.success() {
-        bail!("`cargo {}` failed", arguments.join(" "));
-    }
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == program)
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .with_context(|| format!("cargo built no {program}"))
+    workspace::executable(&workspace::build(workspace::cargo().args(arguments))?, program)
 }
