@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use dns::{Access, Bound, DomainName, Server, Upstreams, ZoneConfig};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prometheus_client::registry::Registry;
@@ -23,6 +24,8 @@ const DNS_PORT: u16 = 53;
 /// How often the data plane is told that names are answered here: well within the half second after which it
 /// sends questions to other nodes.
 const HEARTBEAT: Duration = Duration::from_millis(100);
+/// The most a thread can be preferred, in the words of setpriority(2).
+const MOST_URGENT: i32 = -20;
 
 /// The server of names before it starts, and who may ask it.
 pub(crate) struct Answering {
@@ -45,6 +48,9 @@ pub fn zone_config(args: &RunArgs, cluster_dns: &[IpAddr], pod_cidrs: &[IpNet]) 
     let domain = &args.names.cluster_domain;
     let domain = DomainName::parse(domain)
         .with_context(|| format!("{domain:?} is not a domain name; see --cluster-domain"))?;
+    if domain.labels().next().is_none() {
+        bail!("the cluster domain cannot be the root: no name would be anybody else's; see --cluster-domain");
+    }
     let reverse = args.source.service_cidr.iter().chain(pod_cidrs).copied().collect();
     let (ttl, servers, pods) = (args.names.dns_ttl, cluster_dns.to_vec(), args.names.dns_pod_names.into());
     Ok(ZoneConfig { ttl, reverse, servers, pods, ..ZoneConfig::new(domain) })
@@ -176,16 +182,31 @@ pub(crate) async fn join(server: Server) -> Result<()> {
     Ok(())
 }
 
-/// Tells the data plane that names are answered here, for as long as this runtime makes progress.
+/// Tells the data plane that names are answered here, for as long as this process runs. A thread of its own, as
+/// those that answer are, and before all others: on a busy node a task may wait for longer than the heartbeat is
+/// valid, and pods would ask another node, which may have gone. In the end pods ask others at once.
 ///
 /// # Errors
 /// None; it ends with `cancel`.
 pub(crate) async fn beat(heartbeat: Heartbeat, cancel: CancellationToken) -> Result<()> {
-    let mut ticks = tokio::time::interval(HEARTBEAT);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => heartbeat.beat(),
-            () = cancel.cancelled() => return Ok(()),
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let thread = std::thread::Builder::new().name("heartbeat".to_owned());
+    let run = move || {
+        // Without the right to it the thread is one among the others.
+        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), MOST_URGENT);
+        loop {
+            let last = heartbeat.beat();
+            std::thread::park_timeout(HEARTBEAT);
+            if stopped.load(Ordering::Relaxed) {
+                return heartbeat.stop(last);
+            }
         }
-    }
+    };
+    let thread = thread.spawn(run).context("the heartbeat has no thread")?;
+    cancel.cancelled().await;
+    stop.store(true, Ordering::Relaxed);
+    thread.thread().unpark();
+    // It wakes at once.
+    thread.join().map_err(|_| anyhow!("the heartbeat panicked"))
 }

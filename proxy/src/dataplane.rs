@@ -67,20 +67,23 @@ struct Counters {
 pub struct Heartbeat(Arc<Memory>);
 
 impl Heartbeat {
-    /// The daemon answers now. To be called five times a second.
-    pub fn beat(&self) {
-        self.store(sys::monotonic_ns());
+    /// The daemon answers now. To be called ten times a second. What `stop` wants to know.
+    pub fn beat(&self) -> u64 {
+        let now = sys::monotonic_ns();
+        self.word().store(now, Ordering::Release);
+        now
     }
 
-    /// The daemon does not answer any more.
-    pub fn stop(&self) {
-        self.store(0);
+    /// The daemon does not answer any more, unless its successor has beaten since the `last` beat of this one. The
+    /// word still tells when it did: the CNI plug-in wants to know.
+    pub fn stop(&self, last: u64) {
+        let over = last.saturating_sub(maps::HEARTBEAT_VALID_NS);
+        let _ = self.word().compare_exchange(last, over, Ordering::Release, Ordering::Relaxed);
     }
 
-    fn store(&self, value: u64) {
+    fn word(&self) -> &AtomicU64 {
         // SAFETY: an aligned u64 of the mapping, which this handle keeps alive.
-        let word = unsafe { AtomicU64::from_ptr(self.0.at::<u64>(0).as_ptr()) };
-        word.store(value, Ordering::Release);
+        unsafe { AtomicU64::from_ptr(self.0.at::<u64>(0).as_ptr()) }
     }
 }
 

@@ -327,9 +327,9 @@ impl Proxy {
         self.packets.as_ref().map(Packets::path)
     }
 
-    /// Ends this process' part. The kernel goes on with what it has.
+    /// Ends this process' part. The kernel goes on with what it has; the heartbeat ends with who beats.
     pub fn close(self) {
-        self.kernel.heartbeat().stop();
+        drop(self);
     }
 
     fn facts(&self, snapshot: &Snapshot) -> Facts {

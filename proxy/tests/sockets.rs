@@ -390,13 +390,15 @@ fn the_cluster_dns_answers_here_while_the_daemon_lives() {
         let world = node.serve([dns.into(), slice.into()]);
         let heartbeat = world.proxy.heartbeat();
         let asked = |socket: &std::net::UdpSocket| exchange(socket, "10.96.0.10:53").unwrap().0;
-        heartbeat.beat();
+        let earlier = heartbeat.beat();
+        let last = heartbeat.beat();
+        heartbeat.stop(earlier);
         let socket = udp_socket("10.96.0.10:53");
         assert_eq!(
             (asked(&socket), reach("10.96.0.10:53")),
             ("10.96.0.10:53".into(), "10.96.0.10:53".into())
         );
-        heartbeat.stop();
+        heartbeat.stop(last);
         assert_eq!(
             (asked(&socket), reach("10.96.0.10:53")),
             ("10.244.0.2:53".into(), "10.244.0.2:53".into())
