@@ -1,6 +1,8 @@
 //! The cache without a clock: times are offsets from a start. What the server does with a hit or a miss is tested
 //! over sockets, in `tests/forward.rs`.
 
+mod dialogues;
+
 use super::*;
 use crate::wire::{Rcode, Transport};
 
