@@ -6,6 +6,7 @@
 mod affinity;
 mod balancing;
 mod cluster;
+mod coherence;
 mod endpoints;
 mod health;
 mod host_ports;
@@ -14,6 +15,7 @@ mod names;
 mod nodes;
 mod outside;
 mod restart;
+mod server;
 mod services;
 mod sockets;
 mod termination;

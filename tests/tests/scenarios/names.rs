@@ -3,15 +3,15 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tests::{Background, Node, Options, Place, Pod, until};
+use tests::{Background, Node, Options, Place, Pod, Site, until};
 
 use crate::nodes::node_objects;
 
-const SERVER: &str = "10.96.0.10:53";
-const NAME: &str = "kubernetes.default.svc.cluster.local";
+pub(crate) const SERVER: &str = "10.96.0.10:53";
+pub(crate) const NAME: &str = "kubernetes.default.svc.cluster.local";
 
 /// What a probe that asks tells in the end.
-fn told(asking: &mut Background) -> Result<(u64, u64, u64)> {
+pub(crate) fn told(asking: &mut Background) -> Result<(u64, u64, u64)> {
     let value: Value = serde_json::from_str(&asking.read_line()?)?;
     let number = |key: &str| value[key].as_u64().with_context(|| format!("no {key} in {value}"));
     Ok((number("answered")?, number("failed")?, number("span_millis")?))
@@ -37,33 +37,54 @@ fn a_planned_restart_loses_no_question() {
     });
 }
 
-/// The cluster's DNS service as a DaemonSet in the nodes' network has it: the nodes themselves are behind it.
-fn dns_service(nodes: &[&Node]) -> String {
-    let endpoints: Vec<String> =
-        nodes.iter().map(|node| format!("{{addresses: [\"{}\"]}}", node.site().node4)).collect();
-    format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: kube-dns, namespace: kube-system}}\n\
-         spec: {{clusterIP: 10.96.0.10, ports: [{{name: dns, port: 53, protocol: UDP}}]}}\n---\n\
-         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
-         metadata: {{name: kube-dns-1, namespace: kube-system, labels: {{kubernetes.io/service-name: kube-dns}}}}\n\
-         addressType: IPv4\nports: [{{name: dns, port: 53, protocol: UDP}}]\nendpoints: [{}]\n",
-        endpoints.join(", ")
-    )
+/// The cluster's DNS service, in both families.
+const DNS_SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: kube-dns, namespace: kube-system}\n\
+    spec: {clusterIP: 10.96.0.10, clusterIPs: [10.96.0.10, \"fd00:96::a\"], ipFamilies: [IPv4, IPv6], \
+    ipFamilyPolicy: RequireDualStack, ports: [{name: dns, port: 53, protocol: UDP}]}\n";
+
+/// Its endpoints as a DaemonSet in the nodes' network has them: the nodes themselves are behind it.
+fn dns_endpoints(nodes: &[&Node]) -> String {
+    let slice = |family: &str, address: fn(&Site) -> &'static str| {
+        let endpoints: Vec<String> =
+            nodes.iter().map(|node| format!("{{addresses: [\"{}\"]}}", address(node.site()))).collect();
+        format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+             metadata: {{name: kube-dns-{}, namespace: kube-system, labels: {{kubernetes.io/service-name: kube-dns}}}}\n\
+             addressType: {family}\nports: [{{name: dns, port: 53, protocol: UDP}}]\nendpoints: [{}]\n---\n",
+            family.to_lowercase(),
+            endpoints.join(", ")
+        )
+    };
+    slice("IPv4", |site| site.node4) + &slice("IPv6", |site| site.node6)
 }
 
 #[test]
 fn a_killed_daemon_is_stood_in_for_by_that_of_another_node() {
-    let options =
-        || Options { flags: ["--node-routes", "auto"].map(str::to_owned).to_vec(), ..Options::default() };
+    kill_one_of_two(SERVER);
+}
+
+#[test]
+fn a_killed_daemon_is_stood_in_for_over_ipv6() {
+    kill_one_of_two("[fd00:96::a]:53");
+}
+
+/// 1,000 questions a second from pods of two nodes, one of whose daemons is killed.
+fn kill_one_of_two(server: &str) {
+    let options = || Options {
+        flags: ["--node-routes", "auto"].map(str::to_owned).to_vec(),
+        // There from the start: it says where names are answered.
+        manifests: vec![("dns.yaml".to_owned(), DNS_SERVICE.to_owned())],
+        ..Options::default()
+    };
     Node::run(options(), |first| {
         let mut second = first.create_other(Place::Beside, options())?;
-        let objects = node_objects(&[first, &second]) + &dns_service(&[first, &second]);
+        let objects = node_objects(&[first, &second]) + &dns_endpoints(&[first, &second]);
         first.write("cluster.yaml", &objects)?;
         second.write("cluster.yaml", &objects)?;
         second.start_daemon()?;
         let pods = [Pod::client(first, "t/a")?, Pod::client(&second, "t/b")?];
-        let words = ["resolve", SERVER, NAME, "--rate", "500", "--seconds", "6", "--timeout", "400"];
-        let warm = ["resolve", SERVER, NAME, "--rate", "5", "--seconds", "1"];
+        let words = ["resolve", server, NAME, "--rate", "500", "--seconds", "6", "--timeout", "400"];
+        let warm = ["resolve", server, NAME, "--rate", "5", "--seconds", "1"];
         until("both pods to be answered", || {
             for (pod, node) in pods.iter().zip([&*first, &second]) {
                 let (answered, failed, _) = told(&mut pod.background(node, &warm)?)?;
@@ -79,6 +100,7 @@ fn a_killed_daemon_is_stood_in_for_by_that_of_another_node() {
         ensure!(failed > 0 && answered > 1000, "{failed} failed, {answered} answered");
         // The heartbeat is valid for 500 ms.
         ensure!(span <= 1000, "{failed} failed over {span} ms");
+        eprintln!("{failed} of {} failed over {span} ms", failed + answered);
         let (answered, failed, _) = told(&mut there)?;
         ensure!(failed == 0 && answered > 1000, "{failed} failed where nobody was killed");
         first.start_daemon()

@@ -61,7 +61,7 @@ fn scenario_35_nothing_is_removed_before_the_lists_are_complete() {
     });
 }
 
-const KUBECONFIG: &str = "apiVersion: v1
+pub(crate) const KUBECONFIG: &str = "apiVersion: v1
 kind: Config
 current-context: c
 clusters: [{name: c, cluster: {server: 'http://127.0.0.1:6443'}}]
@@ -93,7 +93,7 @@ fn web_slice(name: &str, address: &str) -> Value {
     })
 }
 
-fn node_object() -> Value {
+pub(crate) fn node_object() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": "node-a", "resourceVersion": "1", "uid": "2"},

@@ -95,6 +95,12 @@ const TOOLS: &[Package] = &[
         elsewhere: "dig",
     },
     Package {
+        name: "strace",
+        files: &["/usr/bin/strace"],
+        why: "counts the system calls of a question in tests",
+        elsewhere: "strace",
+    },
+    Package {
         name: "knot-dnsutils",
         files: &["/usr/bin/kdig"],
         why: "kdig asks names in tests",

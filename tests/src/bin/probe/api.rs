@@ -2,8 +2,9 @@
 //! in each line, answered in pages. If `KIND.held` is there, the list has a second page, which is answered
 //! once `KIND.rest.json` is there.
 //!
-//! Watches stay open and say nothing: a test that changes objects uses manifests.
+//! A watch says what is appended to `KIND.watch`, an event in each line, and nothing without such a file.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::print;
 
-const POLL: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(2);
 
 /// Answers until it is killed; prints a line whenever a second page is asked for.
 pub(crate) fn run(listen: SocketAddr, folder: &Path) -> Result<()> {
@@ -42,9 +43,11 @@ fn converse(stream: &TcpStream, folder: &Path) -> Result<()> {
             writer.write_all(
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
             )?;
-            // Until the client closes.
-            drop(lines.next());
-            return Ok(());
+            return match File::open(folder.join(format!("{}.watch", kind(path)))) {
+                Ok(events) => follow(events, writer),
+                // Until the client closes.
+                Err(_) => lines.next().map_or(Ok(()), |_| Ok(())),
+            };
         }
         let body = match pages(path, query, folder)? {
             Some(page) => page,
@@ -59,9 +62,32 @@ fn converse(stream: &TcpStream, folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Says what is appended to a file, in chunks of whole lines, until the client has gone.
+fn follow(events: File, mut writer: &TcpStream) -> Result<()> {
+    let mut events = BufReader::new(events);
+    let (mut lines, mut line) = (String::new(), String::new());
+    loop {
+        while events.read_line(&mut line)? > 0 && line.ends_with('\n') {
+            lines.push_str(&line);
+            line.clear();
+        }
+        if lines.is_empty() {
+            std::thread::sleep(POLL);
+            continue;
+        }
+        writer.write_all(format!("{:x}\r\n{lines}\r\n", lines.len()).as_bytes())?;
+        lines.clear();
+    }
+}
+
+/// The last part of a path: what is listed or watched.
+fn kind(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
 /// A page of a long list, item by item as it is written: nothing is parsed.
 fn pages(path: &str, query: &str, folder: &Path) -> Result<Option<String>> {
-    let kind = path.rsplit('/').next().unwrap_or_default();
+    let kind = kind(path);
     let file = folder.join(format!("{kind}.jsonl"));
     if !file.exists() {
         return Ok(None);
@@ -92,7 +118,7 @@ fn answer(path: &str, query: &str, folder: &Path) -> Result<Value> {
         "/apis/discovery.k8s.io/v1" => {
             Ok(json!({"kind": "APIResourceList", "groupVersion": "discovery.k8s.io/v1", "resources": []}))
         }
-        _ => list(path.rsplit('/').next().unwrap_or_default(), query.contains("continue="), folder),
+        _ => list(kind(path), query.contains("continue="), folder),
     }
 }
 

@@ -4,6 +4,7 @@
 //! nothing of Fairway.
 
 mod api;
+mod churn;
 mod client;
 mod flood;
 mod flow;
@@ -78,6 +79,9 @@ enum Command {
         /// The folder of the files.
         folder: PathBuf,
     },
+    /// Write services that come and go for `probe api`, resolve their names and connect at once; print how often
+    /// that failed.
+    Churn(Churn),
     /// Answer every connection once, as cheaply as can be.
     Echo {
         /// Where to listen.
@@ -96,8 +100,8 @@ enum Command {
 
 #[derive(Args)]
 struct Serve {
-    /// What to answer.
-    #[arg(long)]
+    /// What to answer; the address asked if this is not said.
+    #[arg(long, default_value = "")]
     name: String,
     /// TCP addresses to listen on.
     #[arg(long)]
@@ -170,6 +174,21 @@ struct Resolve {
 }
 
 #[derive(Args)]
+struct Churn {
+    /// The folder of `probe api`.
+    folder: PathBuf,
+    /// The DNS server.
+    #[arg(long)]
+    server: SocketAddr,
+    /// Services made in a second, and as many deleted.
+    #[arg(long, default_value_t = 500)]
+    rate: u32,
+    /// Tries of services that live on.
+    #[arg(long)]
+    tries: u64,
+}
+
+#[derive(Args)]
 struct Flood {
     /// Whom to ask.
     target: SocketAddr,
@@ -219,6 +238,7 @@ fn main() -> ExitCode {
         Command::Reconnect { service, pod } => flow::reconnect(service, pod),
         Command::Ping { address } => ping::run(address),
         Command::Api { listen, folder } => api::run(listen, &folder),
+        Command::Churn(churn) => churn::run(&churn),
         Command::Echo { listen } => race::echo(listen),
         Command::Race(race) => race::run(&race),
         Command::Resolve(resolve) => resolve::run(&resolve),

@@ -1,7 +1,7 @@
 //! Asks a DNS server for one name at a steady rate, each question from a socket of its own as a libc does, and tells
 //! how many were not answered and over how long a time.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -60,7 +60,9 @@ pub(crate) fn run(resolve: &Resolve) -> Result<()> {
 }
 
 fn ask(target: SocketAddr, query: &[u8], timeout: Duration) -> std::io::Result<()> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let any =
+        if target.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
     socket.connect(target)?;
     socket.set_read_timeout(Some(timeout))?;
     socket.send(query)?;
@@ -73,7 +75,7 @@ fn ask(target: SocketAddr, query: &[u8], timeout: Duration) -> std::io::Result<(
 }
 
 /// A question for the A records of a name; None where it is no name.
-fn question(name: &str) -> Option<Vec<u8>> {
+pub(crate) fn question(name: &str) -> Option<Vec<u8>> {
     let mut octets = vec![0x46, 0x57, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.trim_end_matches('.').split('.') {
         octets.push(u8::try_from(label.len()).ok().filter(|length| (1..64).contains(length))?);

@@ -41,8 +41,8 @@ fn accept(listener: &TcpListener, name: &Arc<str>) {
 
 /// Answers line by line until the client closes; an HTTP request is answered once.
 fn converse(stream: &TcpStream, name: &str) {
-    let Ok(peer) = stream.peer_addr() else { return };
-    let answer = answer(name, peer);
+    let (Ok(peer), Ok(own)) = (stream.peer_addr(), stream.local_addr()) else { return };
+    let answer = if name.is_empty() { answer(&own.ip().to_string(), peer) } else { answer(name, peer) };
     let mut writer = stream;
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
     while let Some(line) = lines.next() {
