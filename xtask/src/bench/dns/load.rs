@@ -120,8 +120,9 @@ pub(super) fn ask(node: &Node, server: &Server, questions: &Path) -> Result<Meas
 
 fn dnsperf(node: &Node, server: &Server, questions: &Path, more: &[&str]) -> Result<String> {
     let (core, file) = (CLIENT_CORE.to_string(), questions.display().to_string());
-    let mut words =
-        vec!["taskset", "-c", &core, "dnsperf", "-s", server.address, "-d", &file, "-c", "8", "-S", "0"];
+    let mut words = vec!["taskset", "-c", &core, "dnsperf", "-s", server.address, "-d", &file];
+    // A question that is lost is waited for, in which time nothing else is asked.
+    words.extend(["-c", "8", "-S", "0", "-t", "1"]);
     words.extend(more);
     Ok(node.command(&words)?.success()?.stdout)
 }

@@ -55,7 +55,9 @@ pub(crate) fn measure(progress: &dyn Fn(&str)) -> Result<Vec<Figure>> {
             }
         }
         let names: Vec<&'static str> = rivals.iter().map(|server| server.name).collect();
-        figures.extend(judge(case, &names, &rounds));
+        let judged = judge(case, &names, &rounds);
+        judged.iter().for_each(|figure| progress(&figure.row()));
+        figures.extend(judged);
     }
     Ok(figures)
 }
