@@ -184,11 +184,9 @@ fn show(answer: &[u8], asked: &str, how: &How) -> String {
     let head = &message.metadata;
     assert_eq!((head.id, head.recursion_desired), (0x1234, how.flags & 0x100 != 0));
     assert!(!head.authentic_data, "nothing was verified");
-    let code = match head.response_code {
-        // The numbers are the same; the other is of signed messages.
-        ResponseCode::BADSIG => "BADVERS".to_owned(),
-        code => format!("{code:?}"),
-    };
+    // The numbers are the same; the other is of signed messages.
+    let is_version = head.response_code == ResponseCode::BADSIG;
+    let code = if is_version { "BADVERS".to_owned() } else { format!("{:?}", head.response_code) };
     let mut text = code;
     for (flag, name) in [
         (head.authoritative, " aa"),

@@ -81,6 +81,15 @@ fn start(node: &Node, test: &str) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the process starts")
 }
 
+/// Every backend of every service.
+fn serve_backends() {
+    for bit in 0..BACKENDS {
+        let ip = format!("10.244.0.{}", bit + 2);
+        add_address(&ip);
+        (0..SERVICES).for_each(|index| serve(&ip, 8080 + index));
+    }
+}
+
 #[test]
 fn scenario_34_killed_at_random_moments_no_connection_fails() {
     if let (Some(pins), Some(cgroup)) = (std::env::var_os(CHURN), std::env::var_os(CGROUP)) {
@@ -89,11 +98,7 @@ fn scenario_34_killed_at_random_moments_no_connection_fails() {
     on_a_node(|node| {
         raise_file_limit();
         let kills = std::env::var("FAIRWAY_KILLS").map_or(10, |text| text.parse().expect("a number"));
-        for bit in 0..BACKENDS {
-            let ip = format!("10.244.0.{}", bit + 2);
-            add_address(&ip);
-            (0..SERVICES).for_each(|index| serve(&ip, 8080 + index));
-        }
+        serve_backends();
         let test = std::thread::current().name().expect("tests run in named threads").to_owned();
         let (stop, tried, failed, misdirected) =
             (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));

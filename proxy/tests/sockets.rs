@@ -89,9 +89,15 @@ fn scenario_09_from_none_to_one_endpoint_a_client_gets_answers() {
 fn replace_under_a_client(world: &mut World, frontend: &str) {
     web(&["10.244.0.2"]).into_iter().for_each(|object| world.apply(Event::Apply(object)));
     let socket = udp_socket(frontend);
-    assert_eq!(exchange(&socket, frontend).expect("it is answered"), ("10.244.0.2:8080".into(), address(frontend)));
+    assert_eq!(
+        exchange(&socket, frontend).expect("it is answered"),
+        ("10.244.0.2:8080".into(), address(frontend))
+    );
     web(&["10.244.0.3"]).into_iter().for_each(|object| world.apply(Event::Apply(object)));
-    assert_eq!(exchange(&socket, frontend).expect("it is answered"), ("10.244.0.3:8080".into(), address(frontend)));
+    assert_eq!(
+        exchange(&socket, frontend).expect("it is answered"),
+        ("10.244.0.3:8080".into(), address(frontend))
+    );
 }
 
 #[test]

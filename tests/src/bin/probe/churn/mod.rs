@@ -99,11 +99,11 @@ impl Tally {
         match tried {
             // Of a name that stood and stands nobody may say that it is not there.
             Tried::Nameless if life.born + KNOWN < now && now + LASTING < life.dies => {
-                self.fail(true, "no such name".to_owned());
+                self.fail(true, "no such name");
             }
             Tried::Nameless => self.nameless += 1,
             Tried::Unanswered(error) => {
-                self.fail(now + LASTING < life.dies, format!("DNS: {}", errno_name(&error)))
+                self.fail(now + LASTING < life.dies, &format!("DNS: {}", errno_name(&error)))
             }
             Tried::Dialed(answered, outcome) => {
                 let lasting = answered + LASTING < life.dies;
@@ -113,9 +113,9 @@ impl Tally {
                     Ok(_) if late && !lasting => self.late += 1,
                     Ok(from) => {
                         self.misdirected += 1;
-                        self.fail(lasting, format!("s{number} led to {from}"));
+                        self.fail(lasting, &format!("s{number} led to {from}"));
                     }
-                    Err(error) => self.fail(lasting, errno_name(&error)),
+                    Err(error) => self.fail(lasting, &errno_name(&error)),
                 }
             }
         }
@@ -125,7 +125,7 @@ impl Tally {
         if lasting { &mut self.lasting } else { &mut self.passing }
     }
 
-    fn fail(&mut self, lasting: bool, error: String) {
+    fn fail(&mut self, lasting: bool, error: &str) {
         let row = self.row(lasting);
         row[0] += 1;
         row[1] += 1;
