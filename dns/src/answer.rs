@@ -151,7 +151,13 @@ impl Asked<'_> {
             Shape::Cluster(names) if !names.programmed => Step::Say(Answer::ServFail),
             Shape::Cluster(names) => {
                 let mut found = self.covered(names.addresses.iter().map(|ip| Data::of_address(*ip)));
-                let every: Vec<u16> = names.ports.iter().map(|port| port.number).collect();
+                // UDP and TCP at one port are one record: a set has none twice (RFC 2181 section 5).
+                let mut every: Vec<u16> = Vec::new();
+                for port in &names.ports {
+                    if !every.contains(&port.number) {
+                        every.push(port.number);
+                    }
+                }
                 found.extend(self.cluster_srv(bundle, names, &every));
                 Step::Here(found)
             }
