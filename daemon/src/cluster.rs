@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use model::{Cluster, Event, Snapshot};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -16,10 +16,8 @@ pub const QUEUE: usize = 1024;
 /// Events taken in before a snapshot is made, so that an endless stream cannot starve the readers.
 const BATCH: usize = 4096;
 
-/// Reduces events to snapshots until `cancel`.
-///
-/// # Errors
-/// If the source ended unasked.
+/// Reduces events to snapshots until `cancel`, even if the source ends before: that task says why, and this one
+/// must not end first with less to say.
 pub async fn reduce(
     mut events: mpsc::Receiver<Event>,
     snapshots: watch::Sender<Arc<Snapshot>>,
@@ -34,7 +32,8 @@ pub async fn reduce(
             () = cancel.cancelled() => return Ok(()),
         };
         if received == 0 {
-            bail!("the source of events ended");
+            cancel.cancelled().await;
+            return Ok(());
         }
         for event in batch.drain(..) {
             cluster.apply(event);
@@ -48,5 +47,27 @@ pub async fn reduce(
             *current = snapshot;
             differs
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::notice::Notices;
+    use crate::source::Connection;
+
+    #[tokio::test]
+    async fn the_source_ends_before_the_reducer() {
+        let (events, received) = mpsc::channel(1);
+        let (made, _snapshots) = watch::channel(Arc::default());
+        let health = Health::new(watch::channel(Connection::default()).1, Notices::default());
+        let cancel = CancellationToken::new();
+        let mut reducer = Box::pin(reduce(received, made, health, cancel.clone()));
+        drop(events);
+        assert!((&mut reducer).now_or_never().is_none(), "it ended while the source may still say why");
+        cancel.cancel();
+        reducer.await.expect("it was asked to end");
     }
 }
