@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::network::{add_address, ip};
+use crate::network::{add_address, ip, settle};
 use crate::process::{self, Background, Finished};
 use crate::{Answers, Flow, Kind, Node};
 
@@ -34,6 +34,7 @@ impl Client {
         let client = Self { name: format!("{}-cl", node.name()), outside, probe: node.probe().to_owned() };
         let (name, outside) = (&client.name, &client.outside);
         ip(&["netns", "add", name])?;
+        settle(name)?;
         ip(&["-n", name, "link", "add", "eth", "type", "veth", "peer", "name", "client", "netns", outside])?;
         add_address(name, "eth", &format!("{CLIENT4}/31"))?;
         add_address(name, "eth", &format!("{CLIENT6}/64"))?;

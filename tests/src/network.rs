@@ -49,6 +49,7 @@ impl Network {
         ip(&["netns", "add", &network.node])?;
         ip(&["netns", "add", &network.outside])?;
         let outside = &network.outside;
+        settle(outside)?;
         network.plug("node", site)?;
         add_address(outside, "node", &format!("{}/24", site.router4))?;
         add_address(outside, "node", &format!("{}/64", site.router6))?;
@@ -98,6 +99,8 @@ impl Network {
     fn plug(&self, link: &str, site: &Site) -> Result<()> {
         let (node, outside) = (&self.node, &self.outside);
         ip(&["-n", node, "link", "add", "uplink", "type", "veth", "peer", "name", link, "netns", outside])?;
+        // Not for all links of the node: those of its pods are the daemon's to make right.
+        settle_links(node, "uplink")?;
         add_address(node, "uplink", &format!("{}/24", site.node4))?;
         add_address(node, "uplink", &format!("{}/64", site.node6))?;
         for link in ["lo", "uplink"] {
@@ -161,6 +164,21 @@ pub(crate) fn add_address(namespace: &str, link: &str, address: &str) -> Result<
         words.push("nodad");
     }
     ip(&words)
+}
+
+/// Lets the link-local addresses of a namespace's links, too, be used at once, as those of machines that have long
+/// been up: from a tentative one no neighbour is solicited, for up to two seconds.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn settle(namespace: &str) -> Result<()> {
+    settle_links(namespace, "default")
+}
+
+/// As [`settle`], for one link.
+fn settle_links(namespace: &str, link: &str) -> Result<()> {
+    let write = format!("echo 0 >/proc/sys/net/ipv6/conf/{link}/accept_dad");
+    ip(&["netns", "exec", namespace, "sh", "-c", &write])
 }
 
 fn path(name: &str) -> PathBuf {
