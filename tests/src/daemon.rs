@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::process;
-use crate::until::until;
+use crate::until::{DEADLINE, until, until_within};
 
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Lines of the log that a failure shows.
@@ -43,7 +43,15 @@ impl Daemon {
     /// # Errors
     /// It ended, or did not become ready; with the end of its log.
     pub fn await_ready(&mut self) -> Result<()> {
-        let ready = until("the daemon to be ready", || match self.child.try_wait()? {
+        self.await_ready_within(DEADLINE)
+    }
+
+    /// As [`Daemon::await_ready`], for a cluster that takes longer than a test may.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn await_ready_within(&mut self, limit: Duration) -> Result<()> {
+        let ready = until_within(limit, "the daemon to be ready", || match self.child.try_wait()? {
             Some(status) => Ok(Err(status)),
             None => self.fetch("/readyz").map(Ok),
         });

@@ -14,13 +14,25 @@ const PAUSE: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// The last error of `condition`.
-pub fn until<T>(what: &str, mut condition: impl FnMut() -> Result<T>) -> Result<T> {
-    let deadline = Instant::now() + DEADLINE;
+pub fn until<T>(what: &str, condition: impl FnMut() -> Result<T>) -> Result<T> {
+    until_within(DEADLINE, what, condition)
+}
+
+/// As [`until`], with another deadline.
+///
+/// # Errors
+/// The last error of `condition`.
+pub(crate) fn until_within<T>(
+    limit: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let deadline = Instant::now() + limit;
     loop {
         match condition() {
             Ok(found) => return Ok(found),
             Err(error) if Instant::now() > deadline => {
-                return Err(error).with_context(|| format!("waited {} s for {what}", DEADLINE.as_secs()));
+                return Err(error).with_context(|| format!("waited {} s for {what}", limit.as_secs()));
             }
             Err(_) => std::thread::sleep(PAUSE),
         }

@@ -5,13 +5,14 @@
 //! around it and reads its times.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ::tests::{Background, Node, Options};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::figure::{Bound, Figure, median, quantile};
+use super::report::Report;
 
 /// Services and endpoints of each.
 const SIZES: [(usize, usize); 2] = [(10_000, 10), (50_000, 5)];
@@ -19,27 +20,30 @@ const SIZES: [(usize, usize); 2] = [(10_000, 10), (50_000, 5)];
 const API_SERVER: &str = "127.0.0.1:6443";
 /// Starts of the whole daemon. Its memory hardly differs between two of them.
 const STARTS: usize = 3;
+/// How long the whole daemon may take to be ready: that is measured, not demanded.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// The bounds on two cores: cold start at the larger size, a change of one endpoint, memory at the smaller size.
 const COLD_MS: f64 = 1000.0;
 const CHANGE_US: f64 = 2000.0;
 const MEMORY_MB: f64 = 60.0;
 
 /// Measures the loop and the daemon.
-pub(crate) fn measure(progress: &dyn Fn(&str)) -> Result<Vec<Figure>> {
-    progress("building the control bench with optimisation (the first time takes minutes)");
+pub(crate) fn measure(report: &mut Report) -> Result<()> {
+    report.progress("building the control bench with optimisation (the first time takes minutes)");
     let program = super::build(&["bench", "--no-run", "-p", "tests", "--bench", "control"], "control")?;
-    let mut figures = Vec::new();
     for (services, endpoints) in SIZES {
-        progress(&format!("control: {services} services with {endpoints} endpoints each, in the kernel"));
-        figures.extend(in_kernel(&program, services, endpoints)?);
+        report.progress(&format!(
+            "control: {services} services with {endpoints} endpoints each, in the kernel"
+        ));
+        report.tell(in_kernel(&program, services, endpoints)?);
     }
     let fairway = super::build(&["build", "--release", "-p", "fairway", "-p", "tests", "--bins"], "fairway")?;
     let programs = fairway.parent().context("a program is in a folder")?;
     for (services, endpoints) in SIZES {
-        progress(&format!("control: the whole daemon with {services} services, {STARTS} starts"));
-        figures.extend(whole(programs, services, endpoints)?);
+        report.progress(&format!("control: the whole daemon with {services} services, {STARTS} starts"));
+        report.tell(whole(programs, services, endpoints)?);
     }
-    Ok(figures)
+    Ok(())
 }
 
 fn in_kernel(program: &Path, services: usize, endpoints: usize) -> Result<Vec<Figure>> {
@@ -81,7 +85,7 @@ fn whole(programs: &Path, services: usize, endpoints: usize) -> Result<Vec<Figur
         let (_server, kubeconfig) = serve_cluster(&node, services, endpoints)?;
         let begun = Instant::now();
         let mut daemon = node.spawn_daemon_from("--kubeconfig", &kubeconfig)?;
-        daemon.await_ready()?;
+        daemon.await_ready_within(PATIENCE)?;
         ready.push(begun.elapsed().as_secs_f64() * 1e3);
         // A daemon of a cluster is scraped.
         daemon.fetch("/metrics")?;
@@ -89,7 +93,7 @@ fn whole(programs: &Path, services: usize, endpoints: usize) -> Result<Vec<Figur
         anonymous.push(megabytes(daemon.id(), "RssAnon")?);
         daemon.terminate()?;
         let mut daemon = node.spawn_daemon_from("--kubeconfig", &kubeconfig)?;
-        daemon.await_ready()?;
+        daemon.await_ready_within(PATIENCE)?;
         rewritten.push(daemon.metric("fairway_proxy_operations_total", "")?);
         again.push(megabytes(daemon.id(), "VmHWM")?);
         daemon.terminate()?;

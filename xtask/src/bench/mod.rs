@@ -10,6 +10,7 @@ mod hook_cost;
 mod kube_proxy;
 mod packets;
 mod programs;
+mod report;
 mod sandbox;
 mod sockets;
 
@@ -19,8 +20,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use crate::{say, setup, workspace};
-use figure::Figure;
+use crate::{setup, workspace};
+use report::Report;
 
 /// What to measure.
 #[derive(Args)]
@@ -51,36 +52,24 @@ enum Name {
 /// Measures and judges.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     setup::ensure()?;
-    let mut figures = Vec::new();
-    if matches!(arguments.name, Name::Sockets | Name::All) {
-        figures.extend(sockets::measure(&|text| progress(arguments, text))?);
+    let mut report = Report::new(arguments.json);
+    let is_wanted = |name| arguments.name == name || arguments.name == Name::All;
+    if is_wanted(Name::Sockets) {
+        sockets::measure(&mut report)?;
     }
-    if matches!(arguments.name, Name::Packets | Name::All) {
-        figures.extend(packets::measure(&|text| progress(arguments, text))?);
+    if is_wanted(Name::Packets) {
+        packets::measure(&mut report)?;
     }
-    if matches!(arguments.name, Name::Control | Name::All) {
-        figures.extend(control::measure(&|text| progress(arguments, text))?);
+    if is_wanted(Name::Control) {
+        control::measure(&mut report)?;
     }
-    if matches!(arguments.name, Name::Dns | Name::All) {
-        figures.extend(dns::measure(&|text| progress(arguments, text))?);
+    if is_wanted(Name::Dns) {
+        dns::measure(&mut report)?;
     }
-    if matches!(arguments.name, Name::Sandbox | Name::All) {
-        figures.extend(sandbox::measure(&|text| progress(arguments, text))?);
+    if is_wanted(Name::Sandbox) {
+        sandbox::measure(&mut report)?;
     }
-    if arguments.json {
-        figures.iter().for_each(|figure| say::line(figure.json().to_string()));
-    } else {
-        say::line(Figure::HEAD);
-        figures.iter().for_each(|figure| say::line(figure.row()));
-    }
-    Ok(if figures.iter().all(Figure::holds) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// What a person waits for; machines get figures alone.
-fn progress(arguments: &Arguments, text: &str) {
-    if !arguments.json {
-        say::line(text);
-    }
+    Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Builds with optimisation, and returns the file of the wanted program.

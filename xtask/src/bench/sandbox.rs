@@ -18,6 +18,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 
 use super::figure::{Bound, Figure, median, quantile};
+use super::report::Report;
 use crate::image;
 
 const ROUNDS: u32 = 21;
@@ -59,12 +60,12 @@ struct Samples {
 }
 
 /// Measures everything.
-pub(crate) fn measure(progress: &dyn Fn(&str)) -> Result<Vec<Figure>> {
+pub(crate) fn measure(report: &mut Report) -> Result<()> {
     ensure!(
         Path::new(STOCK).join("ptp").is_file(),
         "{STOCK}/ptp is not there: install the package containernetworking-plugins"
     );
-    progress("building with optimisation (the first time takes minutes)");
+    report.progress("building with optimisation (the first time takes minutes)");
     let plug_in = image::build("sandbox", "fairway-cni", "small")?;
     let fairway = super::build(&["build", "--release", "-p", "fairway", "-p", "tests", "--bins"], "fairway")?;
     let programs = fairway.parent().context("a program is in a folder")?.to_owned();
@@ -73,18 +74,17 @@ pub(crate) fn measure(progress: &dyn Fn(&str)) -> Result<Vec<Figure>> {
     let mut node =
         Node::create(Options { programs: Some(programs), log: "warn", flags, ..Options::default() })?;
     node.start_daemon()?;
-    let mut figures = Vec::new();
     for (case, dual, rounds) in [("IPv4", false, ROUNDS), ("dual stack", true, SLOW_ROUNDS)] {
-        progress(&format!("sandbox: {case}, {rounds} rounds of ADD and DEL"));
+        report.progress(&format!("sandbox: {case}, {rounds} rounds of ADD and DEL"));
         let (add, delete) = one_by_one(&node, &plug_in, dual, rounds)?;
-        figures.extend(add.figures(case, ["ADD p50", "ADD p99"], if dual { DUAL_BOUND } else { ADD_BOUND }));
-        figures.extend(delete.figures(case, ["DEL p50", "DEL p99"], DEL_BOUND));
+        report.tell(add.figures(case, ["ADD p50", "ADD p99"], if dual { DUAL_BOUND } else { ADD_BOUND }));
+        report.tell(delete.figures(case, ["DEL p50", "DEL p99"], DEL_BOUND));
     }
-    progress(&format!("sandbox: first DNS answer, {ROUNDS} rounds"));
-    figures.push(first_answer(&node, &plug_in)?.figure("IPv4", "ADD to DNS answer", Bound::None));
-    progress(&format!("sandbox: {PODS_AT_ONCE} pods at once, {SLOW_ROUNDS} rounds"));
-    figures.push(at_once(&node, &plug_in)?.figure("110 at once", "ADD of all", Bound::None));
-    Ok(figures)
+    report.progress(&format!("sandbox: first DNS answer, {ROUNDS} rounds"));
+    report.tell([first_answer(&node, &plug_in)?.figure("IPv4", "ADD to DNS answer", Bound::None)]);
+    report.progress(&format!("sandbox: {PODS_AT_ONCE} pods at once, {SLOW_ROUNDS} rounds"));
+    report.tell([at_once(&node, &plug_in)?.figure("110 at once", "ADD of all", Bound::None)]);
+    Ok(())
 }
 
 fn one_by_one(node: &Node, plug_in: &Path, dual: bool, rounds: u32) -> Result<(Samples, Samples)> {

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::figure::{Bound, Figure, median};
 use super::hook_cost;
 use super::kube_proxy::Rules;
+use super::report::Report;
 
 const SIZES: [usize; 3] = [1, 1000, 10_000];
 const ROUNDS: &str = "21";
@@ -57,16 +58,17 @@ struct Told {
 }
 
 /// Measures at every size.
-pub(crate) fn measure(progress: &dyn Fn(&str)) -> Result<Vec<Figure>> {
-    progress("building fairway with optimisation (the first time takes minutes)");
+pub(crate) fn measure(report: &mut Report) -> Result<()> {
+    report.progress("building fairway with optimisation (the first time takes minutes)");
     let fairway = super::build(&["build", "--release", "-p", "fairway", "-p", "tests", "--bins"], "fairway")?;
     let programs = fairway.parent().context("a program is in a folder")?.to_owned();
-    let mut figures = Vec::new();
     for size in SIZES {
-        progress(&format!("sockets: {size} services, {ROUNDS} rounds of {COUNT} exchanges with each target"));
-        figures.extend(measure_at(size, &programs)?);
+        report.progress(&format!(
+            "sockets: {size} services, {ROUNDS} rounds of {COUNT} exchanges with each target"
+        ));
+        report.tell(measure_at(size, &programs)?);
     }
-    Ok(figures)
+    Ok(())
 }
 
 fn measure_at(size: usize, programs: &Path) -> Result<Vec<Figure>> {

@@ -10,6 +10,7 @@ use ::tests::{Node, Options, until};
 use anyhow::{Context, Result, ensure};
 
 use super::figure::{Bound, Figure, median};
+use super::report::Report;
 use super::sockets::manifests;
 use load::{Case, Measured};
 use servers::Servers;
@@ -22,9 +23,9 @@ const FEW: f64 = 100.0;
 const BOUND: f64 = 1.0;
 
 /// Measures every case.
-pub(crate) fn measure(progress: &dyn Fn(&str)) -> Result<Vec<Figure>> {
+pub(crate) fn measure(report: &mut Report) -> Result<()> {
     load::require_programs()?;
-    progress("building fairway with optimisation (the first time takes minutes)");
+    report.progress("building fairway with optimisation (the first time takes minutes)");
     let fairway = super::build(&["build", "--release", "-p", "fairway", "-p", "tests", "--bins"], "fairway")?;
     let options = Options {
         manifests: manifests(SERVICES)?,
@@ -36,9 +37,8 @@ pub(crate) fn measure(progress: &dyn Fn(&str)) -> Result<Vec<Figure>> {
     let mut node = Node::create(options)?;
     load::on_server_core(|| node.start_daemon())?;
     let servers = Servers::start(&mut node, SERVICES)?;
-    let mut figures = Vec::new();
     for case in Case::ALL {
-        progress(&format!("dns: {}, {ROUNDS} rounds of {} s each", case.title(), load::SECONDS));
+        report.progress(&format!("dns: {}, {ROUNDS} rounds of {} s each", case.title(), load::SECONDS));
         let asked = load::questions(&node, case, SERVICES)?;
         let rivals = servers.all().iter().filter(|server| case.concerns(server)).collect::<Vec<_>>();
         for server in &rivals {
@@ -55,11 +55,9 @@ pub(crate) fn measure(progress: &dyn Fn(&str)) -> Result<Vec<Figure>> {
             }
         }
         let names: Vec<&'static str> = rivals.iter().map(|server| server.name).collect();
-        let judged = judge(case, &names, &rounds);
-        judged.iter().for_each(|figure| progress(&figure.row()));
-        figures.extend(judged);
+        report.tell(judge(case, &names, &rounds));
     }
-    Ok(figures)
+    Ok(())
 }
 
 /// The first server is ours. Each of the others gets its line, and the fastest of them sets the bound.

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::figure::{Bound, Figure, median};
+use super::report::Report;
 use net::{Net, Where};
 
 const ROUNDS: usize = 15;
@@ -34,14 +35,13 @@ enum Better {
 }
 
 /// Measures to a backend on the node, then to one behind it.
-pub(crate) fn measure(progress: &dyn Fn(&str)) -> Result<Vec<Figure>> {
-    progress("building fairway with optimisation (the first time takes minutes)");
+pub(crate) fn measure(report: &mut Report) -> Result<()> {
+    report.progress("building fairway with optimisation (the first time takes minutes)");
     let fairway = super::build(&["build", "--release", "-p", "fairway", "-p", "tests", "--bins"], "fairway")?;
     let net = Net::create(fairway.parent().context("a program is in a folder")?)?;
-    let mut figures = Vec::new();
     for (place, case) in [(Where::Local, "local backend"), (Where::Remote, "remote backend")] {
         await_all(&net, place)?;
-        progress(&format!(
+        report.progress(&format!(
             "packets: {case}, {ROUNDS} rounds of connections, datagrams, transfers and floods"
         ));
         let [connects, late] = race(&net, "connect", &Net::targets(place, "tcp", 80)?)?;
@@ -57,10 +57,10 @@ pub(crate) fn measure(progress: &dyn Fn(&str)) -> Result<Vec<Figure>> {
             ("throughput", "Gbit/s", throughput, Better::More),
             ("datagrams one way", "/s", packets, Better::More),
         ] {
-            figures.extend(compare(case, (metric, unit), &ways, better));
+            report.tell(compare(case, (metric, unit), &ways, better));
         }
     }
-    Ok(figures)
+    Ok(())
 }
 
 fn await_all(net: &Net, place: Where) -> Result<()> {
