@@ -65,3 +65,43 @@ impl Reported {
         self.notices.tell(Notice { subject, reason, note });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use model::Protocol;
+    use proxy::Frontend;
+
+    use super::*;
+
+    /// What was told since the last time.
+    fn told(notices: &Notices) -> Vec<(&'static str, String)> {
+        let next = || notices.next().now_or_never();
+        std::iter::from_fn(next).map(|notice| (notice.reason, notice.note)).collect()
+    }
+
+    #[test]
+    fn a_contradiction_is_told_once_for_as_long_as_it_stands() {
+        let notices = Notices::default();
+        let mut reported = Reported::new(&notices);
+        let name = |name: &str| ObjectName::new("shop", name);
+        let frontend = Frontend::new([192, 0, 2, 10].into(), 30_080, Protocol::Tcp);
+        let conflict = Conflict { frontend, winner: name("old"), loser: name("young") };
+        let full = BTreeMap::from([(name("large"), "the map backends is full".to_owned())]);
+        let sctp = [name("phone")];
+        for _ in 0..3 {
+            reported.say(&full, std::slice::from_ref(&conflict), sctp.iter());
+        }
+        let once = told(&notices);
+        let reasons: Vec<_> = once.iter().map(|(reason, _)| *reason).collect();
+        assert_eq!(reasons, ["NoRoom", "ClaimLost", "ProtocolNotSupported"]);
+        assert_eq!(once[1].1, "192.0.2.10:30080/TCP is taken by the older service shop/old");
+
+        // Another reason is news, and so is what went and came back; what stands beside it is not.
+        let other = BTreeMap::from([(name("large"), "the map slots is full".to_owned())]);
+        reported.say(&other, &[], sctp.iter());
+        reported.say(&other, &[conflict], sctp.iter());
+        let reasons: Vec<_> = told(&notices).into_iter().map(|(reason, _)| reason).collect();
+        assert_eq!(reasons, ["NoRoom", "ClaimLost"]);
+    }
+}

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::Connection;
 use crate::notice::{Notice, Notices, Subject};
 
-/// How many standing problems of one part are kept; more are only counted.
+/// How many standing problems of one part are kept and told; of more only the number.
 const KEPT: usize = 1_000;
 
 /// Something that was not taken, or not as it is written.
@@ -134,6 +134,8 @@ impl Reports {
     pub fn replace(&self, part: Part, mut problems: Vec<Problem>) {
         problems.sort();
         problems.dedup();
+        let more = problems.len().saturating_sub(KEPT);
+        problems.truncate(KEPT);
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = standing.insert(part, Vec::new()).unwrap_or_default();
         for problem in problems.iter().filter(|problem| before.binary_search(problem).is_err()) {
@@ -144,7 +146,9 @@ impl Reports {
                 self.notices.tell(Notice { subject, reason: "Invalid", note: problem.text.clone() });
             }
         }
-        problems.truncate(KEPT);
+        if more > 0 && before.len() < KEPT {
+            tracing::warn!(more, "more was not taken, which is told once some of this is mended");
+        }
         standing.insert(part, problems);
         let open = standing.values().map(Vec::len).sum::<usize>();
         self.open.set(i64::try_from(open).unwrap_or(i64::MAX));

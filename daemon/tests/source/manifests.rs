@@ -343,4 +343,13 @@ fn a_problem_is_counted_once_for_as_long_as_it_stands() {
     assert!(text.contains("source_problems_open 2"), "{text}");
     reports.replace(Part::Manifests, vec![]);
     assert_eq!(reports.list(), []);
+
+    // More than can be kept are not told again and again either.
+    let many = || (0..1_100).map(|n| Problem::new(Reason::BadObject, format!("object {n}"))).collect();
+    for _ in 0..3 {
+        reports.replace(Part::Manifests, many());
+    }
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    assert!(text.contains("source_problems_total{reason=\"BadObject\"} 1000"), "{text}");
 }
