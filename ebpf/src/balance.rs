@@ -187,6 +187,12 @@ fn route<K: Kernel>(kernel: &K, key: &FrontendKey) -> Result<Route, Stop> {
     follow(kernel, word, word.has(FrontendWord::SOCKET_LOCAL))
 }
 
+/// Whether the daemon answers names. It may beat between the two looks: then its beat is in the future.
+#[inline(always)]
+fn is_answering<K: Maps>(kernel: &K) -> bool {
+    kernel.now_ns().saturating_sub(kernel.heartbeat_ns()) < HEARTBEAT_VALID_NS
+}
+
 /// Where the word of a frontend leads; `local` if its policy wants the local window.
 #[inline(always)]
 pub(crate) fn follow<K: Maps>(kernel: &K, word: FrontendWord, local: bool) -> Result<Route, Stop> {
@@ -194,7 +200,7 @@ pub(crate) fn follow<K: Maps>(kernel: &K, word: FrontendWord, local: bool) -> Re
         return Err(Stop::Refuse(Reason::NoPort));
     }
     let here_first = word.has(FrontendWord::HERE_FIRST);
-    if here_first && kernel.now_ns().wrapping_sub(kernel.heartbeat_ns()) < HEARTBEAT_VALID_NS {
+    if here_first && is_answering(kernel) {
         return Err(Stop::Leave(Reason::HereFirst));
     }
     let service = kernel.service(word.service()).ok_or(Stop::Leave(Reason::Inconsistent))?;

@@ -353,6 +353,8 @@ fn here_first_follows_the_heartbeat() {
     assert_eq!((send(&fake, &vip), fake.seen.counted.get()), (Verdict::Leave, Some(Reason::HereFirst)));
     fake.clock.now.set(fake.clock.now.get() + SECOND / 2);
     assert_eq!(send(&fake, &vip), sent_to(1));
+    fake.clock.heartbeat = fake.clock.now.get() + 1;
+    assert_eq!(send(&fake, &vip), Verdict::Leave, "it beat after the clock was read");
     let silent = Fake::new(cluster(0), vip, FrontendWord::HERE_FIRST);
     assert_eq!(send(&silent, &vip), Verdict::Leave, "without an endpoint it is tried here all the same");
 }
