@@ -5,6 +5,7 @@
 
 mod adopt;
 mod allocate;
+mod cgroup;
 mod check;
 mod claims;
 mod contribution;

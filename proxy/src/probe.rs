@@ -12,6 +12,7 @@ use ebpf::backend::CLUSTER;
 use ebpf::frontend::FrontendWord;
 use model::{ObjectName, Protocol};
 
+use crate::cgroup::Cgroup;
 use crate::tables::{Block, Family, Frontend, ServiceKey, Slot, Tables, Target};
 
 /// TCPMUX, which is a service of TCP alone.
@@ -84,22 +85,11 @@ impl Probe {
     }
 }
 
-/// Whether this process is in the cgroup, as far as can be told: one that is not in the cgroup namespace's root is
-/// taken to be in it.
+/// Whether this process is in the cgroup, as far as can be told.
 fn is_in(cgroup: &Path) -> bool {
-    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let is_cgroup2 =
-        |path: &&Path| rustix::fs::statfs(*path).is_ok_and(|found| found.f_type == libc::CGROUP2_SUPER_MAGIC);
-    let Ok(cgroup) = cgroup.canonicalize() else { return true };
-    let root = cgroup.ancestors().take_while(is_cgroup2).last();
-    let below = root.and_then(|root| cgroup.strip_prefix(root).ok());
-    below.is_none_or(|below| is_below(&own, below))
-}
-
-/// Whether a process with this /proc/self/cgroup is below a cgroup, named from the root of the hierarchy.
-fn is_below(own: &str, cgroup: &Path) -> bool {
-    let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
-    own.is_none_or(|own| own.starts_with("..") || Path::new(own).starts_with(cgroup))
+    let own = Cgroup::of(Path::new("/proc/self"));
+    let held = Cgroup::at(cgroup).ok().zip(own).and_then(|(cgroup, (own, _))| cgroup.holds(&own));
+    held.unwrap_or(true)
 }
 
 fn key(family: Family) -> ServiceKey {
@@ -130,20 +120,4 @@ fn exchange(server: &UdpSocket, frontend: SocketAddr, connected: bool) -> io::Re
         return Ok(());
     }
     Err(io::Error::other(format!("its answer seems to come from {from}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_is_in_the_cgroups_above_it() {
-        let own = "4:memory:/x\n0::/kubepods/pod1\n";
-        let is_in = |cgroup: &str| is_below(own, Path::new(cgroup));
-        assert_eq!(
-            ["", "kubepods", "kubepods/pod1", "kube", "kubepods/pod1/a"].map(is_in),
-            [true, true, true, false, false]
-        );
-        assert!(is_below("0::/../other\n", Path::new("kubepods")), "it cannot be told");
-    }
 }

@@ -2,11 +2,12 @@
 //! has a network stack of its own. Reads `/proc` alone, and enters namespaces; for `fairway check`.
 
 use std::collections::BTreeMap;
-use std::fs::{read_dir, read_link, read_to_string};
+use std::fs::{read_dir, read_link};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::namespaces;
+use crate::cgroup::Cgroup;
 use crate::sys;
 
 /// What a virtual machine's process has open.
@@ -33,10 +34,9 @@ pub enum Blindness {
 ///
 /// # Errors
 ///
-/// If this thread cannot come back to its own namespace, or the cgroup is of no mount.
+/// If `/proc` cannot be read, or the cgroup is of no mount.
 pub fn unseen(cgroup: &Path) -> io::Result<BTreeMap<u64, Blindness>> {
-    let inside = path_in_hierarchy(cgroup, &read_to_string("/proc/self/mountinfo")?)
-        .ok_or_else(|| io::Error::other(format!("{} is of no mount of cgroup v2", cgroup.display())))?;
+    let inside = Cgroup::at(cgroup)?;
     let mut found = BTreeMap::new();
     for process in read_dir("/proc")?.filter_map(Result::ok) {
         let Some(id) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
@@ -66,43 +66,12 @@ fn cookies(found: BTreeMap<u64, (PathBuf, Blindness)>) -> io::Result<BTreeMap<u6
     Ok(all)
 }
 
-fn blindness(process: u32, folder: &Path, inside: &str) -> Option<Blindness> {
-    let cgroups = read_to_string(folder.join("cgroup")).ok()?;
-    let cgroup = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    if !Path::new(cgroup).starts_with(inside) {
-        return Some(Blindness::Cgroup { process, cgroup: cgroup.to_owned() });
+fn blindness(process: u32, folder: &Path, inside: &Cgroup) -> Option<Blindness> {
+    let (own, cgroup) = Cgroup::of(folder)?;
+    if inside.holds(&own) == Some(false) {
+        return Some(Blindness::Cgroup { process, cgroup });
     }
     let mut files = read_dir(folder.join("fd")).ok()?.filter_map(Result::ok);
     let is_machine = files.any(|file| read_link(file.path()).is_ok_and(|target| target == Path::new(TUN)));
     is_machine.then_some(Blindness::Machine { process })
-}
-
-/// The path of a cgroup as `/proc/PID/cgroup` writes it.
-fn path_in_hierarchy(cgroup: &Path, mountinfo: &str) -> Option<String> {
-    let mounts = mountinfo.lines().filter(|line| line.contains(" - cgroup2 ")).filter_map(|line| {
-        let mut fields = line.split(' ').skip(3);
-        let (root, point) = (fields.next()?, fields.next()?);
-        let rest = cgroup.strip_prefix(point).ok()?;
-        Some(Path::new(root).join(rest).display().to_string())
-    });
-    mounts
-        .min_by_key(String::len)
-        .map(|path| path.trim_end_matches('/').to_owned())
-        .map(|path| if path.is_empty() { "/".to_owned() } else { path })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cgroup_has_the_path_that_processes_show() {
-        let mountinfo = "30 24 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
-                         31 24 0:27 /docker/x /mnt/own rw - cgroup2 cgroup2 rw\n";
-        let path = |cgroup: &str| path_in_hierarchy(Path::new(cgroup), mountinfo);
-        assert_eq!(path("/sys/fs/cgroup/unified").as_deref(), Some("/"));
-        assert_eq!(path("/sys/fs/cgroup/unified/a/b").as_deref(), Some("/a/b"));
-        assert_eq!(path("/mnt/own/c").as_deref(), Some("/docker/x/c"));
-        assert_eq!(path("/tmp"), None);
-    }
 }
