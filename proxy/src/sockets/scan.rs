@@ -2,7 +2,7 @@
 //! own: what could not come back to its namespace must not do anything else. Called by the terminator and for
 //! `fairway get connections`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -99,35 +99,54 @@ impl Connections {
     }
 }
 
-/// Visits the own namespace and then every other one, and comes back.
+/// What came of one way to a namespace.
+enum Went {
+    There,
+    /// It is there, but cannot be looked at.
+    InVain(io::Error),
+    Nowhere(io::Error),
+}
+
+/// Visits the own namespace and then every other one, each once, and comes back; the error is that of the own one.
 pub(super) fn walk(mut visit: impl FnMut(&Place) -> io::Result<()>) -> io::Result<Unseen> {
     let mut visit_here = || visit(&Place { diag: Diag::open()?, cookie: sys::netns_cookie()? });
     visit_here()?;
     let own = namespaces::own()?;
-    let mut visit_at = |path: &Path| {
-        namespaces::enter(&File::open(path)?)?;
+    let mut go = |path: &Path| -> io::Result<Went> {
+        if let Err(error) = File::open(path).and_then(|namespace| namespaces::enter(&namespace)) {
+            return Ok(Went::Nowhere(error));
+        }
         let visited = visit_here();
         namespaces::enter(&own)?;
-        visited
+        Ok(visited.map_or_else(Went::InVain, |()| Went::There))
     };
-    let mut others = namespaces::others();
-    others.retain(|_, path| visit_at(path).is_err());
-    let mut unseen = Unseen::default();
-    if others.is_empty() {
+    let (mut unseen, mut lost) = (Unseen::default(), BTreeSet::new());
+    for (number, path) in namespaces::others() {
+        match go(&path)? {
+            Went::There => {}
+            Went::InVain(error) => unseen.note(&path, &error),
+            Went::Nowhere(_) => drop(lost.insert(number)),
+        }
+    }
+    if lost.is_empty() {
         return Ok(unseen);
     }
     // What led there may have ended under our eyes: a process, a mount. A namespace that is still there has
     // another way now; one that is not has taken its sockets with it.
-    for path in namespaces::others()
-        .into_iter()
-        .filter_map(|(number, path)| others.contains_key(&number).then_some(path))
-    {
-        if let Err(error) = visit_at(&path) {
-            unseen.namespaces += 1;
-            unseen.reason = Some(format!("{}: {error}", path.display()));
+    for (_, path) in namespaces::others().into_iter().filter(|(number, _)| lost.contains(number)) {
+        match go(&path)? {
+            Went::There => {}
+            Went::InVain(error) | Went::Nowhere(error) => unseen.note(&path, &error),
         }
     }
     Ok(unseen)
+}
+
+impl Unseen {
+    fn note(&mut self, path: &Path, error: &io::Error) {
+        self.namespaces += 1;
+        self.reason = Some(format!("{}: {error}", path.display()));
+    }
 }
 
 fn connection(socket: &Socket, record: &Record, netns: u64) -> Connection {
@@ -144,4 +163,47 @@ fn connection(socket: &Socket, record: &Record, netns: u64) -> Connection {
 /// What a socket dialled.
 pub(super) fn frontend(record: &Record) -> SocketAddr {
     SocketAddr::new((*record.address()).into(), record.port().number())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// What a visit of all namespaces comes to where that of every other one fails: visits by cookie.
+    fn fail_elsewhere() -> io::Result<(HashMap<u64, usize>, Unseen)> {
+        let own = sys::netns_cookie()?;
+        let mut visits: HashMap<u64, usize> = HashMap::new();
+        let unseen = walk(|place| {
+            *visits.entry(place.cookie).or_default() += 1;
+            if place.cookie == own { Ok(()) } else { Err(io::Error::other("no")) }
+        })?;
+        Ok((visits, unseen))
+    }
+
+    #[test]
+    fn a_namespace_that_cannot_be_looked_at_is_visited_once_and_told() {
+        let mut process = Command::new("unshare")
+            .args(["--net", "sh", "-c", "echo there; read end"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare of util-linux");
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+        let walked = (!line.is_empty()).then(|| std::thread::spawn(fail_elsewhere).join());
+        drop(process.stdin.take());
+        process.wait().expect("it ends with its input");
+        let Some(walked) = walked else {
+            assert!(std::env::var_os("CI").is_none(), "this test needs root");
+            eprintln!("SKIP: a namespace needs root");
+            return;
+        };
+        let (visits, unseen) = walked.expect("no panic").expect("the own namespace can be looked at");
+        assert!(visits.len() > 1 && visits.values().all(|count| *count == 1), "{visits:?}");
+        // Others may come and go on this machine.
+        assert!(unseen.namespaces >= 1 && unseen.reason.is_some_and(|reason| reason.ends_with(": no")));
+    }
 }
