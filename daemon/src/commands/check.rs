@@ -63,7 +63,7 @@ fn packet_engine(args: &RunArgs, facts: &Facts) -> Result<String> {
     Ok(format!("{} at {}", proxy::LinkPath::probe().as_str(), names.join(", ")))
 }
 
-/// The pods of this node whose sockets the hooks cannot see: no service of a ClusterIP for them.
+/// The pods of this node some of whose packets no hook sees: no service of a ClusterIP for them.
 fn unseen_pods(facts: &Facts) -> Vec<String> {
     let cgroup = &facts.cgroup.value;
     let pods = sandbox::attachments().map_err(anyhow::Error::from);
@@ -74,14 +74,17 @@ fn unseen_pods(facts: &Facts) -> Vec<String> {
     };
     let line = |pod: &sandbox::Attachment| {
         let why = match unseen.get(&pod.cookie)? {
-            Blindness::Cgroup { process, cgroup: other } => {
-                format!("process {process} is in the cgroup {other}, which is not below {}", cgroup.display())
-            }
-            Blindness::Machine { process } => format!("process {process} is a virtual machine"),
+            Blindness::Cgroup { process, cgroup: other } => format!(
+                "its sockets reach no ClusterIP: process {process} is in the cgroup {other}, which is not below {}",
+                cgroup.display()
+            ),
+            Blindness::OwnPackets { process } => format!(
+                "process {process} makes packets itself, as a virtual machine does: those reach no ClusterIP"
+            ),
         };
         let addresses: Vec<String> = pod.addresses.iter().map(ToString::to_string).collect();
         let name = pod.pod.as_ref().map_or_else(|| addresses.join(", "), ToString::to_string);
-        Some(format!("{:18}  UNSEEN: {name}: its sockets reach no ClusterIP: {why}", "pod"))
+        Some(format!("{:18}  UNSEEN: {name}: {why}", "pod"))
     };
     pods.iter().filter_map(line).collect()
 }

@@ -1,5 +1,5 @@
-//! Pods whose sockets the hooks cannot see: their processes are in no cgroup below the node's, or a virtual machine
-//! has a network stack of its own. Reads `/proc` alone, and enters namespaces; for `fairway check`.
+//! Pods whose sockets the hooks cannot see: their processes are in no cgroup below the node's, or one makes packets
+//! itself, as a virtual machine does. Reads `/proc` alone, and enters namespaces; for `fairway check`.
 
 use std::collections::BTreeMap;
 use std::fs::{read_dir, read_link};
@@ -10,7 +10,7 @@ use super::namespaces;
 use crate::cgroup::Cgroup;
 use crate::sys;
 
-/// What a virtual machine's process has open.
+/// What a virtual machine's process has open; that of a tunnel, too.
 const TUN: &str = "/dev/net/tun";
 
 /// Why the sockets of a namespace are not seen.
@@ -23,8 +23,8 @@ pub enum Blindness {
         /// Its cgroup, as the kernel tells it.
         cgroup: String,
     },
-    /// This process is a virtual machine, which has sockets of its own.
-    Machine {
+    /// This process makes packets itself: what it does not send by sockets of this kernel is not seen.
+    OwnPackets {
         /// Its id.
         process: u32,
     },
@@ -72,6 +72,6 @@ fn blindness(process: u32, folder: &Path, inside: &Cgroup) -> Option<Blindness> 
         return Some(Blindness::Cgroup { process, cgroup });
     }
     let mut files = read_dir(folder.join("fd")).ok()?.filter_map(Result::ok);
-    let is_machine = files.any(|file| read_link(file.path()).is_ok_and(|target| target == Path::new(TUN)));
-    is_machine.then_some(Blindness::Machine { process })
+    let has_tun = files.any(|file| read_link(file.path()).is_ok_and(|target| target == Path::new(TUN)));
+    has_tun.then_some(Blindness::OwnPackets { process })
 }
