@@ -79,9 +79,6 @@ pub enum Error {
     /// membarrier(2).
     #[error("membarrier is refused by this kernel: {0}; it needs CONFIG_MEMBARRIER")]
     Barrier(std::io::Error),
-    /// The maps of the layout before this one.
-    #[error("the maps of the older version cannot be removed: {0}")]
-    Older(std::io::Error),
     /// The thread that ends sockets.
     #[error("the thread that ends sockets cannot be started: {0}")]
     Terminator(std::io::Error),
@@ -182,10 +179,13 @@ impl Proxy {
         let desired = self.desired();
         let outcome = self.bring(&desired, now);
         self.programs.keep();
-        if self.programs.is_upgrade()
-            && let Err(error) = self.upgrade(&desired)
-        {
-            tracing::error!(%error, "the programs of the older version go on serving; the next change tries again");
+        if self.programs.is_upgrade() {
+            match self.upgrade(&desired) {
+                Ok(()) => self.leave_older(),
+                Err(error) => {
+                    tracing::error!(%error, "the upgrade is not complete; the next change goes on with it");
+                }
+            }
         }
         self.terminator.follow(&before, snapshot, &desired);
         outcome
@@ -204,11 +204,18 @@ impl Proxy {
         self.programs.layouts().carry(desired, current, Overwrite::Yes)?;
         self.programs.attach()?;
         // What the older programs added since.
-        self.programs.layouts().carry(desired, current, Overwrite::No)?;
-        self.programs.layouts().forget_older().map_err(Error::Older)?;
-        match self.packets.as_mut().and_then(Packets::take_postponed) {
-            Some(to) => self.surround(&to),
-            None => Ok(()),
+        Ok(self.programs.layouts().carry(desired, current, Overwrite::No)?)
+    }
+
+    /// What is left to do once the programs of this layout serve; whatever fails of it, they do.
+    fn leave_older(&mut self) {
+        if let Err(error) = self.programs.layouts().forget_older() {
+            tracing::warn!(%error, "the maps of the older version cannot be removed");
+        }
+        if let Some(to) = self.packets.as_mut().and_then(Packets::take_postponed)
+            && let Err(error) = self.surround(&to)
+        {
+            tracing::warn!(%error, "services are not served at every link");
         }
     }
 

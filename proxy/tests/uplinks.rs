@@ -6,6 +6,7 @@ mod support;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use aya::programs::{SchedClassifier, TcAttachType};
@@ -207,27 +208,52 @@ fn filters_of_others_at_the_link_go_on_beside_ours() {
     });
 }
 
+/// An upgrade beside a client; `hinder` comes between the two versions.
+fn upgrade(node: &Node, hinder: impl FnOnce()) {
+    backend("10.244.0.2", 8080);
+    let client = Client::new();
+    let cluster = || listed(node_port(&["10.244.0.2"]));
+    let mut older = World { proxy: open(node, LinkPath::Tcx, proxy::LAYOUT), cluster: cluster() };
+    older.sync();
+    older.proxy.surround(&at_up0()).expect("up0 is an uplink");
+    assert_eq!(client.ask(), "10.244.0.2:8080");
+    let before = attached(LinkPath::Tcx);
+    older.proxy.close();
+    hinder();
+    let mut newer = World { proxy: open(node, LinkPath::Tcx, proxy::LAYOUT + 1), cluster: cluster() };
+    newer.proxy.surround(&at_up0()).expect("up0 is an uplink");
+    assert_eq!(attached(LinkPath::Tcx), before, "the maps of the new layout are empty");
+    assert_eq!(client.ask(), "10.244.0.2:8080");
+    newer.sync();
+    let after = attached(LinkPath::Tcx);
+    assert!(after.len() == 1 && after != before, "{before:?}, then {after:?}");
+    assert_eq!(client.ask(), "10.244.0.2:8080");
+}
+
 #[test]
 fn an_upgrade_takes_the_links_over_once_its_maps_are_filled() {
     on_a_node(|node| {
-        backend("10.244.0.2", 8080);
-        let client = Client::new();
-        let cluster = || listed(node_port(&["10.244.0.2"]));
-        let mut older = World { proxy: open(node, LinkPath::Tcx, proxy::LAYOUT), cluster: cluster() };
-        older.sync();
-        older.proxy.surround(&at_up0()).expect("up0 is an uplink");
-        assert_eq!(client.ask(), "10.244.0.2:8080");
-        let before = attached(LinkPath::Tcx);
-        older.proxy.close();
-        let mut newer = World { proxy: open(node, LinkPath::Tcx, proxy::LAYOUT + 1), cluster: cluster() };
-        newer.proxy.surround(&at_up0()).expect("up0 is an uplink");
-        assert_eq!(attached(LinkPath::Tcx), before, "the maps of the new layout are empty");
-        assert_eq!(client.ask(), "10.244.0.2:8080");
-        newer.sync();
-        let after = attached(LinkPath::Tcx);
-        assert!(after.len() == 1 && after != before, "{before:?}, then {after:?}");
-        assert_eq!(client.ask(), "10.244.0.2:8080");
+        upgrade(node, || {});
+        assert!(!node.bpf_dir.join(ebpf::maps::LAYOUT).exists());
     });
+}
+
+#[test]
+fn an_upgrade_takes_the_links_over_where_the_older_maps_cannot_be_removed() {
+    on_a_node(|node| {
+        let older = node.bpf_dir.join(ebpf::maps::LAYOUT);
+        upgrade(node, || hold(&older.join("held")));
+        assert!(older.exists());
+    });
+}
+
+/// Makes a directory that cannot be removed as this thread sees it: something is mounted there.
+fn hold(folder: &Path) {
+    std::fs::create_dir(folder).expect("a directory among the pins");
+    // SAFETY: a system call without pointers; it changes this thread alone.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0, "a mount namespace for this thread");
+    run("mount --make-rprivate /");
+    run(&format!("mount -t tmpfs none {}", folder.display()));
 }
 
 #[test]
