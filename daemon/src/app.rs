@@ -76,25 +76,19 @@ pub fn run(args: &RunArgs) -> Result<()> {
 
 async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     let facts = Facts::read(&args.node)?;
-    for check in proxy::check(&facts.cgroup.value, &args.place.bpf_dir) {
-        check.found.map_err(|sentence| anyhow!(sentence))?;
-    }
+    require(args, &facts)?;
     let (predecessor, handed) = take_over(args)?;
     let listener = Listener::bind(&args.place.run_dir)?;
-    let healthz = match args.healthz_bind_address.0 {
-        Some(address) => Some(health::bind_healthz(address).await?),
-        None => None,
-    };
+    let healthz = bind_healthz(args).await?;
     let reports = Reports::new();
     let health = Health::new(reports.connection(), reports.notices().clone());
     let snapshots = start_source(args, &facts, (&reports, &health), tasks)?;
     let first = tasks.first_snapshot(snapshots.clone()).await?;
-    let cluster_dns = facts::cluster_dns(args, &first).value;
-    let pod_cidrs = facts.pod_cidrs(&first).value;
-    let names = Names::new(names::zone_config(args, &cluster_dns, &pod_cidrs)?);
 
     // What can fail comes before what others would notice: the programs are attached last.
-    let listen: Vec<IpAddr> = cluster_dns.iter().chain(&args.names.dns_local).copied().collect();
+    let node = node_settings(args, &facts, &first)?;
+    let names = Names::new(names::zone_config(args, &node.cluster_dns, &node.pod_cidrs)?);
+    let listen: Vec<IpAddr> = node.cluster_dns.iter().chain(&args.names.dns_local).copied().collect();
     let mut registry = Registry::default();
     let own = registry.sub_registry_with_prefix("fairway");
     reports.register(own);
@@ -104,20 +98,18 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     let prepared = Prepared::new(&args.place, &listen)?;
     let mut answering = Answering::bind(args, &facts, &listen, handed)?;
     tasks.shared = answering.share();
-    // An API server that is away says nothing about the size of its cluster.
-    let listed = first.listed.contains(Kind::Service);
-    let sizes = if listed { Sizes::for_services(first.services.len()) } else { Sizes::default() };
-    let mut proxy = Proxy::open(proxy_config(args, &facts, &cluster_dns, sizes)?)?;
+    let mut proxy = Proxy::open(proxy_config(args, &facts, &node.cluster_dns, sizes(&first))?)?;
+    let sweeper = proxy.sweeper()?;
     let surroundings = open_network(&keeper, &mut proxy, &first)?;
     prepared.keep();
 
-    let (zone, listed) = (names.reader(), names.reader());
+    let zone = names.reader();
     let (progress, seen) = watch::channel(Progress::default());
     let forwarder = tasks.start_names(answering, &zone, &mut registry, seen.clone())?;
     tasks.spawn_names("heartbeat", names::beat(proxy.heartbeat(), tasks.names_cancel.clone()));
     let (queries, asked) = mpsc::channel(QUERIES);
     let connections = proxy.connections();
-    if let Some(sweeper) = proxy.sweeper()? {
+    if let Some(sweeper) = sweeper {
         tasks.spawn("sweep", sweep::run(sweeper, metrics.flows(), tasks.cancel.clone()));
     }
     let stepper = Stepper {
@@ -132,17 +124,46 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     tasks.spawn("stepper", stepper.run(snapshots, asked, tasks.cancel.clone()));
     tasks.spawn("network", keeper.run(seen.clone(), tasks.cancel.clone()));
     start_health((&health, reports.notices()), healthz, seen.clone(), tasks);
-    let node = node_settings(args, &facts, cluster_dns, pod_cidrs)?;
-    let state =
-        State { progress: seen, zone, forwarder, queries, connections, reports, health, registry, node };
-    tasks.spawn("admin", server::serve(listener, Arc::new(state), tasks.cancel.clone()));
+    let state = Arc::new(State {
+        progress: seen,
+        zone,
+        forwarder,
+        queries,
+        connections,
+        reports,
+        health,
+        registry,
+        node,
+    });
+    tasks.spawn("admin", server::serve(listener, Arc::clone(&state), tasks.cancel.clone()));
     tasks.spawn("signals", signals(tasks.cancel.clone()));
     tasks.open_door(&args.place.run_dir)?;
     if let Some(predecessor) = predecessor {
-        tasks.spawn("take-over", dismiss(predecessor, listed, tasks.cancel.clone()));
+        tasks.spawn("take-over", dismiss(predecessor, state.zone.clone(), tasks.cancel.clone()));
     }
     tracing::info!(node = facts.node_name.value, "started");
     Ok(())
+}
+
+/// What this kernel and machine must offer.
+fn require(args: &RunArgs, facts: &Facts) -> Result<()> {
+    let checks = proxy::check(&facts.cgroup.value, &args.place.bpf_dir);
+    checks.into_iter().try_for_each(|check| check.found.map(drop).map_err(|sentence| anyhow!(sentence)))
+}
+
+async fn bind_healthz(args: &RunArgs) -> Result<Option<TcpListener>> {
+    match args.healthz_bind_address.0 {
+        Some(address) => health::bind_healthz(address).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// As large as the cluster needs; an API server that is away says nothing about that.
+fn sizes(first: &Snapshot) -> Sizes {
+    match first.listed.contains(Kind::Service) {
+        true => Sizes::for_services(first.services.len()),
+        false => Sizes::default(),
+    }
 }
 
 /// Makes the node's network as it should be, and tells the packet engine of it.
@@ -259,17 +280,12 @@ fn start_health(
     tasks.spawn("health ports", ports);
 }
 
-fn node_settings(
-    args: &RunArgs,
-    facts: &Facts,
-    cluster_dns: Vec<IpAddr>,
-    pod_cidrs: Vec<ipnet::IpNet>,
-) -> Result<NodeSettings> {
+fn node_settings(args: &RunArgs, facts: &Facts, first: &Snapshot) -> Result<NodeSettings> {
     Ok(NodeSettings {
         name: facts.node_name.value.clone(),
         addresses: facts.node_ips.value.clone(),
-        pod_cidrs,
-        cluster_dns,
+        pod_cidrs: facts.pod_cidrs(first).value,
+        cluster_dns: facts::cluster_dns(args, first).value,
         cluster_domain: args.names.cluster_domain.clone(),
         cgroup: facts.cgroup.value.clone(),
         run_dir: args.place.run_dir.clone(),
