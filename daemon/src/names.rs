@@ -187,7 +187,7 @@ pub(crate) async fn join(server: Server) -> Result<()> {
 /// valid, and pods would ask another node, which may have gone. In the end pods ask others at once.
 ///
 /// # Errors
-/// None; it ends with `cancel`.
+/// If the thread cannot be started.
 pub(crate) async fn beat(heartbeat: Heartbeat, cancel: CancellationToken) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);

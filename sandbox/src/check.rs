@@ -17,7 +17,7 @@ use crate::netlink::{HostRoute, Link, Netlink, NetlinkError};
 use crate::node::{OUTSIDE4, OUTSIDE6};
 use crate::range::{RangeError, candidates};
 
-/// The daemon says five times a second that it answers. This is long enough for its restart.
+/// The daemon says ten times a second that it answers. This is long enough for its restart.
 const HEARTBEAT_VALID: Duration = Duration::from_secs(10);
 
 /// What an attachment that was looked at still has.

@@ -1,5 +1,5 @@
 //! What the commands ask the daemon with: a path, and the escape for what stands in it. It parses no answer.
-//! `fairway get`, `explain` and `check` call it.
+//! `fairway get`, `top`, `explain` and `check` call it.
 
 use std::path::Path;
 
