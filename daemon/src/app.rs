@@ -249,12 +249,18 @@ fn proxy_config(
     cluster_dns: &[IpAddr],
     sizes: Sizes,
 ) -> Result<proxy::Config> {
+    let node_port_addresses = facts.node_port_addresses(&args.node)?;
+    if node_port_addresses.as_ref().is_some_and(Vec::is_empty) {
+        tracing::warn!(
+            "node ports answer on loopback alone: no address of this node is in --nodeport-addresses"
+        );
+    }
     Ok(proxy::Config {
         cgroup: facts.cgroup.value.clone(),
         bpf_dir: args.place.bpf_dir.clone(),
         node_name: facts.node_name.value.as_str().into(),
         node_addresses: args.node.node_ip.clone(),
-        node_port_addresses: facts.node_port_addresses(&args.node)?,
+        node_port_addresses,
         cluster_dns: cluster_dns.to_vec(),
         sizes,
         layout: proxy::LAYOUT,

@@ -31,6 +31,7 @@ fn offered(args: &RunArgs) -> Result<ExitCode> {
     let mut lines = vec![
         format!("node name           {} (from: {})", facts.node_name.value, facts.node_name.origin),
         format!("node IPs            {}", facts.node_ips),
+        format!("node ports at       {}", node_ports(args, &facts)?),
         format!("pod ranges          {}", facts.pod_cidrs),
         format!("cgroup              {} (from: {})", facts.cgroup.value.display(), facts.cgroup.origin),
         format!("packet engine       {}", packet_engine(args, &facts)?),
@@ -50,6 +51,18 @@ fn offered(args: &RunArgs) -> Result<ExitCode> {
     });
     super::print(&(lines.join("\n") + "\n"))?;
     Ok(if missing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Where node ports answer, besides loopback.
+fn node_ports(args: &RunArgs, facts: &Facts) -> Result<String> {
+    let Some(addresses) = facts.node_port_addresses(&args.node)? else {
+        return Ok("the node IPs".to_owned());
+    };
+    if addresses.is_empty() {
+        return Ok("loopback alone: no address of this node is in --nodeport-addresses".to_owned());
+    }
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    Ok(format!("{} (from: option)", addresses.join(", ")))
 }
 
 /// Where the packet engine works, and how it is attached there.

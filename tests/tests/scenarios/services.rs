@@ -64,11 +64,15 @@ fn node_ports_answer_on_the_chosen_addresses_and_on_loopback() {
             node.write("web.yaml", &(web + &slice("web-1", "web", "{port: 80}", &["198.18.0.1"])))?;
             settled(node, Kind::Tcp, "127.0.0.1:30080", &["a"])?;
             let target = format!("{NODE4}:30080");
-            if !is_chosen {
-                return silent(node, &target);
+            let said = node.fairway(&["check", "--nodeport-addresses", range])?.stdout;
+            let sentence = "loopback alone: no address of this node is in --nodeport-addresses";
+            if is_chosen {
+                ensure!(said.contains(&format!("node ports at       {NODE4} (from: option)")), "{said}");
+                settled(node, Kind::Tcp, &target, &["a"]).map(drop)
+            } else {
+                ensure!(said.contains(sentence) && node.daemon()?.log().contains(sentence), "{said}");
+                silent(node, &target)
             }
-            settled(node, Kind::Tcp, &target, &["a"])?;
-            Ok(())
         });
     }
 }
