@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::{Ask, Datagrams, errno_name, print};
+use crate::{Ask, Datagrams, any, errno_name, print};
 
 /// What came back, counted.
 #[derive(Default)]
@@ -94,9 +94,7 @@ pub(crate) fn udp(arguments: &Datagrams) -> Result<()> {
 }
 
 fn socket(arguments: &Datagrams, target: SocketAddr) -> Result<UdpSocket> {
-    let any = if target.is_ipv4() { "0.0.0.0" } else { "::" };
-    let any: IpAddr = any.parse().context("an address")?;
-    let socket = UdpSocket::bind((any, arguments.local_port)).context("cannot bind")?;
+    let socket = UdpSocket::bind(any(target, arguments.local_port)).context("cannot bind")?;
     socket.set_read_timeout(Some(Duration::from_millis(arguments.ask.timeout)))?;
     Ok(socket)
 }

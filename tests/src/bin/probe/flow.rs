@@ -2,13 +2,13 @@
 //! with a disconnect between.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::{Keep, errno_name, print};
+use crate::{Keep, any, errno_name, print};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -35,11 +35,10 @@ pub(crate) fn keep(arguments: &Keep) -> Result<()> {
 
 /// A UDP socket that shares its port.
 fn shared(arguments: &Keep) -> Result<UdpSocket> {
-    let any: IpAddr = if arguments.target.is_ipv4() { "0.0.0.0" } else { "::" }.parse()?;
     let domain = socket2::Domain::for_address(arguments.target);
     let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
     socket.set_reuse_port(true)?;
-    socket.bind(&SocketAddr::new(any, arguments.local_port).into()).context("cannot bind")?;
+    socket.bind(&any(arguments.target, arguments.local_port).into()).context("cannot bind")?;
     Ok(socket.into())
 }
 

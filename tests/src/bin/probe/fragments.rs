@@ -6,27 +6,23 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Domain;
 
-use crate::{checksum, print};
+use crate::{any, checksum, print, raw_socket};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of the datagram in one fragment: less than any link takes, and a multiple of eight.
 const PART: usize = 1200;
-/// IPPROTO_RAW: what is sent has its IP header.
-const WITH_HEADER: i32 = 255;
 const UDP: u8 = 17;
 const FRAGMENT_HEADER: u8 = 44;
 
 /// `probe fragments`: prints how many bytes came back.
 pub(crate) fn run(target: SocketAddr, bytes: usize) -> Result<()> {
-    let any: IpAddr = if target.is_ipv4() { "0.0.0.0" } else { "::" }.parse()?;
-    let socket = UdpSocket::bind((any, 0))?;
+    let socket = UdpSocket::bind(any(target, 0))?;
     socket.connect(target).context("no way there")?;
     socket.set_read_timeout(Some(TIMEOUT))?;
     let local = socket.local_addr()?;
-    let raw = Socket::new(Domain::for_address(target), Type::RAW, Some(Protocol::from(WITH_HEADER)))
-        .context("cannot open a raw socket")?;
+    let raw = raw_socket(Domain::for_address(target))?;
     let datagram = datagram(local, target, bytes)?;
     // No two datagrams of one client have the same one at a time.
     let [.., a, b] = std::process::id().to_be_bytes();

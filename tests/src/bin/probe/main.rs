@@ -16,11 +16,13 @@ mod server;
 mod syns;
 mod upstream;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// Answers with its own name, or asks and counts answers.
 #[derive(Parser)]
@@ -285,6 +287,21 @@ fn errno_name(error: &std::io::Error) -> String {
         .iter()
         .find(|(code, _)| *code == errno)
         .map_or_else(|| format!("{errno:?}"), |(_, name)| (*name).to_owned())
+}
+
+/// Any address of this machine, in the family of those whom it is to talk to.
+const fn any(target: SocketAddr, port: u16) -> SocketAddr {
+    let ip = match target.ip() {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    SocketAddr::new(ip, port)
+}
+
+/// A raw socket; what is sent has its IP header.
+fn raw_socket(domain: Domain) -> anyhow::Result<Socket> {
+    const IPPROTO_RAW: i32 = 255;
+    Socket::new(domain, Type::RAW, Some(Protocol::from(IPPROTO_RAW))).context("cannot open a raw socket")
 }
 
 /// RFC 1071.

@@ -1,14 +1,14 @@
 //! Asks a DNS server for one name at a steady rate, each question from a socket of its own as a libc does, and tells
 //! how many were not answered and over how long a time.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::{Resolve, errno_name, print};
+use crate::{Resolve, any, errno_name, print};
 
 /// Questions a second of one thread: one that waits for an answer in vain must not hold up the others.
 const PER_THREAD: u32 = 5;
@@ -60,9 +60,7 @@ pub(crate) fn run(resolve: &Resolve) -> Result<()> {
 }
 
 fn ask(target: SocketAddr, query: &[u8], timeout: Duration) -> std::io::Result<()> {
-    let any =
-        if target.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0))?;
+    let socket = UdpSocket::bind(any(target, 0))?;
     socket.connect(target)?;
     socket.set_read_timeout(Some(timeout))?;
     socket.send(query)?;

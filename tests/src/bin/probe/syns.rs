@@ -3,14 +3,12 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::json;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Domain;
 
-use crate::{checksum, print};
+use crate::{checksum, print, raw_socket};
 
-/// IPPROTO_RAW: what is sent has its IP header.
-const WITH_HEADER: i32 = 255;
 const TCP: u8 = 6;
 const SYN: u8 = 2;
 /// Addresses that are sent from, and ports of each.
@@ -20,8 +18,7 @@ const PORTS: u32 = 60_000;
 /// `probe syns`: prints how many were sent.
 pub(crate) fn run(target: SocketAddrV4, from: Ipv4Addr, count: u32) -> Result<()> {
     ensure!(count <= ADDRESSES * PORTS, "at most {} are distinct", ADDRESSES * PORTS);
-    let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(WITH_HEADER)))
-        .context("cannot open a raw socket")?;
+    let raw = raw_socket(Domain::IPV4)?;
     let to = SocketAddrV4::new(*target.ip(), 0).into();
     let mut refused = 0_u32;
     for number in 0..count {
