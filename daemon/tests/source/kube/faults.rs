@@ -98,7 +98,7 @@ async fn a_list_that_never_ends_is_given_up_and_asked_for_anew() {
 }
 
 #[tokio::test]
-async fn an_absent_server_is_asked_less_and_less_often_and_out_of_step() {
+async fn a_server_that_refuses_is_asked_less_and_less_often_and_out_of_step() {
     let server = small_server().await;
     server.forbid(PODS);
     let mut bench = Bench::start(server).await;
