@@ -102,6 +102,21 @@ pub(crate) fn serve(cluster: &mut Cluster<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Serves `web` at a node port from one node, and awaits that: where it is, in both families, and who answers.
+pub(crate) fn serve_at_node_ports(
+    cluster: &mut Cluster<'_>,
+    on: &str,
+    kind: Kind,
+) -> Result<([String; 2], &'static str)> {
+    serve(cluster)?;
+    cluster.write("web.yaml", &(web("  type: NodePort\n") + &slices(&[on])))?;
+    let name = if on == "node-a" { "a" } else { "b" };
+    for target in &node_ports() {
+        cluster.settled(kind, target, &[name])?;
+    }
+    Ok((node_ports(), name))
+}
+
 pub(crate) const A4: &str = "198.18.0.1";
 pub(crate) const A6: &str = "fd00:18::1";
 pub(crate) const B4: &str = "198.18.0.2";

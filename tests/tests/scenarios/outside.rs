@@ -6,7 +6,8 @@ use anyhow::{Context, Result, ensure};
 use tests::{CLIENT4, CLIENT6, Kind, Place, Pod, until};
 
 use crate::cluster::{
-    A4, B4, BALANCER4, Cluster, NODE_PORT, PORTS, balanced, endpoints, node_ports, serve, silent, slices, web,
+    A4, B4, BALANCER4, Cluster, NODE_PORT, PORTS, balanced, endpoints, node_ports, serve,
+    serve_at_node_ports, silent, slices, web,
 };
 use crate::yaml::slice_of;
 
@@ -196,11 +197,8 @@ fn scenario_30_a_service_changes_its_type() {
 fn scenario_41_fragments_arrive_whole() {
     for on in ["node-a", "node-b"] {
         Cluster::run(Place::Beside, |cluster| {
-            serve(cluster)?;
-            cluster.write("web.yaml", &(web("  type: NodePort\n") + &slices(&[on])))?;
-            let name = if on == "node-a" { "a" } else { "b" };
-            for target in &node_ports() {
-                cluster.settled(Kind::Udp, target, &[name])?;
+            let (targets, name) = serve_at_node_ports(cluster, on, Kind::Udp)?;
+            for target in &targets {
                 // Four fragments there, and four back.
                 let large = ["--bytes", "5000", "--count", "20"];
                 cluster.client.ask(Kind::Udp, target, &large)?.only_from(&[name])?;
@@ -214,10 +212,8 @@ fn scenario_41_fragments_arrive_whole() {
 fn scenario_41_fragments_in_reversed_order_arrive_whole() {
     for on in ["node-a", "node-b"] {
         Cluster::run(Place::Beside, |cluster| {
-            serve(cluster)?;
-            cluster.write("web.yaml", &(web("  type: NodePort\n") + &slices(&[on])))?;
-            for target in &node_ports() {
-                cluster.settled(Kind::Udp, target, &[if on == "node-a" { "a" } else { "b" }])?;
+            let (targets, _) = serve_at_node_ports(cluster, on, Kind::Udp)?;
+            for target in &targets {
                 for bytes in ["1500", "5000", "50000"] {
                     let line =
                         cluster.client.background(&["fragments", target, "--bytes", bytes])?.read_line()?;
@@ -264,10 +260,7 @@ fn scenario_42_packets_that_are_too_big_are_told_of_in_both_directions() {
 #[test]
 fn scenario_43_flows_beyond_the_ports_are_counted_and_none_is_mixed_up() {
     Cluster::run(Place::Beside, |cluster| {
-        serve(cluster)?;
-        cluster.write("web.yaml", &(web("  type: NodePort\n") + &slices(&["node-b"])))?;
-        let [target, _] = node_ports();
-        cluster.settled(Kind::Udp, &target, &["b"])?;
+        let ([target, _], _) = serve_at_node_ports(cluster, "node-b", Kind::Udp)?;
         let mut flow = cluster.client.flow(&["keep", &target])?;
         cluster.client.also("198.51.100.8")?;
         let words = ["flood", &target, "--from", CLIENT4, "--from", "198.51.100.8", "--count", "70000"];
@@ -287,21 +280,20 @@ fn scenario_43_flows_beyond_the_ports_are_counted_and_none_is_mixed_up() {
     });
 }
 
-/// More first packets than the table of such flows holds; with this variable as many as the bound says.
-const FULL: &str = "FAIRWAY_SYNS";
+/// Says how many first packets make the flood.
+const SYNS: &str = "FAIRWAY_SYNS";
+/// More than the table of such flows holds.
+const FULL: &str = "100000";
 
 #[test]
 fn scenario_43_a_flood_of_first_packets_leaves_connections_alone_and_is_counted() {
     Cluster::run(Place::Beside, |cluster| {
-        serve(cluster)?;
-        cluster.write("web.yaml", &(web("  type: NodePort\n") + &slices(&["node-a"])))?;
-        let [target, _] = node_ports();
-        cluster.settled(Kind::Tcp, &target, &["a"])?;
+        let ([target, _], _) = serve_at_node_ports(cluster, "node-a", Kind::Tcp)?;
         let mut tcp = cluster.client.flow(&["keep", &target])?;
         let mut udp = cluster.client.flow(&["keep", "--udp", &target])?;
         ensure!(tcp.exchange()? == Ok("a".to_owned()) && udp.exchange()? == Ok("a".to_owned()));
         // Answers to addresses of nobody end at the client, which drops them.
-        let count = std::env::var(FULL).unwrap_or_else(|_| "100000".to_owned());
+        let count = std::env::var(SYNS).unwrap_or_else(|_| FULL.to_owned());
         cluster.client.receive("198.51.100.128/26")?;
         let begun = |cluster: &mut Cluster<'_>| {
             cluster.first.daemon()?.metric("fairway_proxy_verdicts_total", "flow_begun")

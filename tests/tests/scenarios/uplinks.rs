@@ -5,7 +5,8 @@ use anyhow::{Context, Result, ensure};
 use tests::{CLIENT4, CLIENT6, Kind, Place, Pod, until};
 
 use crate::cluster::{
-    A4, BALANCER4, Cluster, NODE_PORT, balanced, endpoints, node_ports, serve, silent, slices, web,
+    A4, BALANCER4, Cluster, NODE_PORT, balanced, endpoints, node_ports, serve, serve_at_node_ports, silent,
+    slices, web,
 };
 
 const EXTERNAL4: &str = "203.0.113.90";
@@ -79,10 +80,7 @@ fn scenario_25_a_client_outside_sticks_whichever_address_it_dials() {
 fn a_link_that_appears_later_is_an_uplink_if_it_is_named() {
     let flags = ["--uplink".to_owned(), "uplink,later".to_owned()];
     Cluster::run_with(Place::Beside, &flags, |cluster| {
-        serve(cluster)?;
-        cluster.write("web.yaml", &(web("  type: NodePort\n") + &slices(&["node-a"])))?;
-        let [target, _] = node_ports();
-        cluster.settled(Kind::Tcp, &target, &["a"])?;
+        let ([target, _], _) = serve_at_node_ports(cluster, "node-a", Kind::Tcp)?;
         let outside = cluster.first.outside().to_owned();
         let words =
             ["ip", "link", "add", "later", "type", "veth", "peer", "name", "later", "netns", &outside];
@@ -102,10 +100,7 @@ fn a_link_that_appears_later_is_an_uplink_if_it_is_named() {
 #[test]
 fn a_firewall_of_the_node_sees_real_clients_and_real_backends() {
     Cluster::run(Place::Beside, |cluster| {
-        serve(cluster)?;
-        cluster.write("web.yaml", &(web("  type: NodePort\n") + &slices(&["node-a"])))?;
-        let [target, _] = node_ports();
-        cluster.settled(Kind::Tcp, &target, &["a"])?;
+        let ([target, _], _) = serve_at_node_ports(cluster, "node-a", Kind::Tcp)?;
         let rules = cluster.first.folder().join("firewall.nft");
         let text = format!(
             "table inet firewall {{ chain input {{ type filter hook input priority 0; \
@@ -122,10 +117,7 @@ fn a_firewall_of_the_node_sees_real_clients_and_real_backends() {
 #[test]
 fn a_cleaned_up_node_serves_nobody_and_keeps_nothing() {
     Cluster::run(Place::Beside, |cluster| {
-        serve(cluster)?;
-        cluster.write("web.yaml", &(web("  type: NodePort\n") + &slices(&["node-a"])))?;
-        let [target, _] = node_ports();
-        cluster.settled(Kind::Tcp, &target, &["a"])?;
+        let ([target, _], _) = serve_at_node_ports(cluster, "node-a", Kind::Tcp)?;
         cluster.first.daemon()?.terminate()?;
         cluster.first.daemon = None;
         cluster.client.ask(Kind::Tcp, &target, &[])?.only_from(&["a"])?;
