@@ -30,7 +30,10 @@ pub(super) fn top(args: &TopArgs) -> Result<ExitCode> {
     match args.output {
         Output::Table if stdout().is_terminal() => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(draw(args)).map(|()| ExitCode::SUCCESS)
+            let drawn = runtime.block_on(draw(args));
+            // A question that is still open is not waited for.
+            runtime.shutdown_background();
+            drawn.map(|()| ExitCode::SUCCESS)
         }
         Output::Table | Output::Json => {
             let before = Sample::take(args)?;
@@ -45,19 +48,25 @@ pub(super) fn top(args: &TopArgs) -> Result<ExitCode> {
 }
 
 async fn draw(args: &TopArgs) -> Result<()> {
+    let mut before = Sample::take(args)?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
-    let mut before = Sample::take(args)?;
     let screen = Screen::enter()?;
+    let mut pause = Duration::ZERO;
     loop {
-        let now = Sample::take(args)?;
-        screen.draw(&text(&now.since(&before)))?;
-        before = now;
-        tokio::select! {
+        let args = args.clone();
+        let next = async move {
+            tokio::time::sleep(pause).await;
+            tokio::task::spawn_blocking(move || Sample::take(&args)).await?
+        };
+        // A daemon that hangs must not keep the terminal.
+        let now = tokio::select! {
             _ = interrupted.recv() => return Ok(()),
             _ = terminated.recv() => return Ok(()),
-            () = tokio::time::sleep(INTERVAL) => {}
-        }
+            sample = next => sample?,
+        };
+        screen.draw(&text(&now.since(&before)))?;
+        (before, pause) = (now, INTERVAL);
     }
 }
 
