@@ -19,5 +19,6 @@ mod server;
 mod services;
 mod sockets;
 mod termination;
+mod top;
 mod uplinks;
 mod yaml;
