@@ -1,4 +1,5 @@
-//! `fairway top` in a terminal, beside a daemon that hangs. What it draws of one that answers is a scenario.
+//! `fairway top` in a terminal, beside a daemon that hangs. What it draws of one that answers is a scenario of the
+//! package `tests`; here nothing needs root.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 

@@ -1,4 +1,5 @@
-//! `fairway top` of a daemon that serves: as JSON, as a table into a pipe, and drawn in a terminal, which it gives back.
+//! `fairway top` of a daemon that serves: as JSON, as a table into a pipe, and drawn in a terminal, which it gives
+//! back. Beside a daemon that hangs it is tested in the package of the daemon.
 
 use anyhow::{Context, Result, ensure};
 use tests::{Kind, Node, Options, until};
