@@ -175,21 +175,22 @@ fn check_names_the_pods_whose_sockets_are_not_seen() {
         let pause = pause(cluster, "t_elsewhere")?;
         let home = std::fs::read_to_string(format!("/proc/{pause}/cgroup"))?;
         let home = home.lines().find_map(|line| line.strip_prefix("0::/")).context("a cgroup")?.to_owned();
-        let root = tests::cgroup_root()?;
-        std::fs::write(root.join("cgroup.procs"), pause.to_string())?;
         let mut words = vec![program.as_str(), "sandbox", "exec", "t/machine"];
         words.extend(flags.iter().map(String::as_str));
         words.extend(["--", "sh", "-c", "exec 3<>/dev/net/tun; echo ready; exec sleep 600"]);
         let mut tun = cluster.first.background(&words)?;
         tun.read_line()?;
-        for said in check()? {
+        let root = tests::cgroup_root()?;
+        std::fs::write(root.join("cgroup.procs"), pause.to_string())?;
+        let said = check();
+        // Whoever is in the node's cgroup ends with it.
+        std::fs::write(root.join(home).join("cgroup.procs"), pause.to_string())?;
+        for said in said? {
             ensure!(said.lines().count() == 2, "{said}");
             for words in ["t/elsewhere: its sockets", "t/machine: process", "as a virtual machine does"] {
                 ensure!(said.contains(words), "{words} is not in {said}");
             }
         }
-        // Whoever is in the node's cgroup ends with it.
-        std::fs::write(root.join(home).join("cgroup.procs"), pause.to_string())?;
         Ok(())
     });
 }
