@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::client::fetch;
 use crate::cli::{Output, TopArgs};
-use crate::views::top::{ServiceSample, fit, live, text};
+use crate::views::top::{LiveService, ServiceSample, fit, live, text};
 
 /// Between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -83,7 +83,7 @@ impl Sample {
         Ok(Self { taken: Instant::now(), services })
     }
 
-    fn since(&self, before: &Self) -> Vec<crate::views::top::LiveService> {
+    fn since(&self, before: &Self) -> Vec<LiveService> {
         // The very first two follow each other at once.
         let seconds = self.taken.duration_since(before.taken).max(INTERVAL).as_secs_f64();
         live(&before.services, &self.services, seconds)
