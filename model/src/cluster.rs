@@ -1,7 +1,7 @@
 //! The reducer: events in, snapshots out. The order in which objects arrive does not matter, a repeated
 //! object changes nothing, and a relist leads to the same state as the single changes it stands for.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::endpoint::{EndpointSlice, Endpoints};
@@ -25,7 +25,7 @@ pub struct Cluster {
     /// The names of the slices that each legacy Endpoints object stands for.
     endpoints: HashMap<ObjectName, Vec<ObjectName>>,
     /// The services whose member must be built anew.
-    touched: BTreeSet<ObjectName>,
+    touched: HashSet<ObjectName>,
 }
 
 impl Cluster {
@@ -46,7 +46,7 @@ impl Cluster {
     /// The view of everything applied so far: the same one as before if nothing differs. The cost is that of
     /// what changed since the last call.
     pub fn snapshot(&mut self) -> Arc<Snapshot> {
-        for name in std::mem::take(&mut self.touched) {
+        for name in self.touched.drain().collect::<Vec<_>>() {
             self.refresh(&name);
         }
         if self.current != *self.published {
@@ -95,10 +95,11 @@ impl Cluster {
 
     /// R10: what the list lacks is gone; what it has is applied as a difference.
     fn replace(&mut self, kind: Kind, objects: Vec<Object>) {
-        let kept: BTreeSet<ObjectName> = objects.iter().map(Object::name).collect();
-        for name in self.names(kind) {
-            if !kept.contains(&name) {
-                self.remove(kind, &name);
+        let known = self.names(kind);
+        if !known.is_empty() {
+            let kept: HashSet<ObjectName> = objects.iter().map(Object::name).collect();
+            for name in known.iter().filter(|name| !kept.contains(name)) {
+                self.remove(kind, name);
             }
         }
         for object in objects {

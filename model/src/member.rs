@@ -1,7 +1,6 @@
 //! A Service together with its EndpointSlices: the unit of change, of planning and of naming. Merging happens
 //! here, on demand, so that an endpoint is stored once.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -36,20 +35,24 @@ impl Member {
     /// The endpoints of one service port, each address and port once, ordered by address and port. `node` is
     /// the name of the node that counts as local.
     pub fn endpoints(&self, port: &ServicePort, node: &str) -> Vec<PortEndpoint<'_>> {
-        let mut merged = BTreeMap::new();
+        let mut found = Vec::with_capacity(self.slices.iter().map(|slice| slice.endpoints.len()).sum());
         for slice in &self.slices {
             let numbers = slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
             for number in numbers.map(|p| p.port) {
-                for endpoint in &slice.endpoints {
-                    let found = PortEndpoint::new(endpoint, number, node);
-                    merged
-                        .entry((found.address, found.port))
-                        .and_modify(|known: &mut PortEndpoint<'_>| known.merge(&found))
-                        .or_insert(found);
-                }
+                found
+                    .extend(slice.endpoints.iter().map(|endpoint| PortEndpoint::new(endpoint, number, node)));
             }
         }
-        merged.into_values().collect()
+        // Stable: of equal ones the first is that of the first slice.
+        found.sort_by_key(|endpoint| (endpoint.address, endpoint.port));
+        found.dedup_by(|later, first| {
+            let is_same = (later.address, later.port) == (first.address, first.port);
+            if is_same {
+                first.merge(later);
+            }
+            is_same
+        });
+        found
     }
 
     /// Every endpoint of every slice, in slice order and with duplicates; for names, which do not ask for a

@@ -54,10 +54,12 @@ impl Counts {
 
     /// Takes over the counters that `op` is about to set to zero.
     pub(crate) fn note_reused(&mut self, op: &Op, kernel: &Kernel) {
-        let (left, count) = match op {
-            Op::WriteBackend(id, _) => (self.backends.remove(id), kernel.count_of_backend(*id)),
+        let left = match op {
+            Op::WriteBackend(id, _) => {
+                self.backends.remove(id).map(|name| (name, kernel.count_of_backend(*id)))
+            }
             Op::Publish(id, word) if word.is_published() => {
-                (self.services.remove(id), kernel.count_of_service(*id))
+                self.services.remove(id).map(|name| (name, kernel.count_of_service(*id)))
             }
             Op::Publish(..)
             | Op::SetWindows(..)
@@ -66,7 +68,7 @@ impl Counts {
             | Op::RemoveFrontend(..)
             | Op::Barrier => return,
         };
-        if let Some(name) = left {
+        if let Some((name, count)) = left {
             *self.before.entry(name).or_default() += count;
         }
     }

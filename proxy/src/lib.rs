@@ -46,7 +46,7 @@ pub use explain::{Explained, Explanation, endpoints, explain};
 pub use fake::Fake;
 pub use health::{HealthPort, HealthPorts};
 pub use metrics::{FlowMetrics, Metrics};
-pub use op::{Dataplane, Freed, Op, Refused};
+pub use op::{Dataplane, Freed, Op, OpCounts, Refused};
 pub use packets::{FlowCounts, LinkPath, Surroundings, Sweeper, Uplink};
 pub use plan::{Facts, Planner, is_programmed};
 pub use programs::{ProgramError, Programs, cleanup};

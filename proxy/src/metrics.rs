@@ -139,8 +139,8 @@ impl Metrics {
         for (reason, count) in proxy.kernel().reasons() {
             raise(&self.verdicts.get_or_create(&Reason { reason: reason.as_str() }), count);
         }
-        for (kind, count) in proxy.ops() {
-            raise(&self.ops.get_or_create(&Kind { kind }), *count);
+        for (kind, count) in proxy.ops().iter() {
+            raise(&self.ops.get_or_create(&Kind { kind }), count);
         }
         for (reason, count) in proxy.planner().skipped() {
             let gauge = self.skipped.get_or_create(&Reason { reason: reason.as_str() });

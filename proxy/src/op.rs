@@ -30,6 +30,14 @@ pub enum Op {
     Barrier,
 }
 
+/// The names of operations in metrics.
+const KINDS: [&str; 7] =
+    ["write_backend", "set_windows", "write_block", "publish", "put_frontend", "remove_frontend", "barrier"];
+
+/// How many operations there were, by kind. A cold start counts half a million.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpCounts([u64; KINDS.len()]);
+
 /// What applies operations: the kernel, the fake, or a list that only notes them.
 pub trait Dataplane {
     /// Applies one operation.
@@ -72,28 +80,34 @@ pub enum Refused {
 }
 
 impl Op {
-    /// Every name in metrics.
-    pub(crate) const KINDS: [&'static str; 7] = [
-        "write_backend",
-        "set_windows",
-        "write_block",
-        "publish",
-        "put_frontend",
-        "remove_frontend",
-        "barrier",
-    ];
-
     /// Its name in metrics.
     pub const fn kind(&self) -> &'static str {
+        KINDS[self.number()]
+    }
+
+    /// The place of its name in [`KINDS`].
+    const fn number(&self) -> usize {
         match self {
-            Self::WriteBackend(..) => "write_backend",
-            Self::SetWindows(..) => "set_windows",
-            Self::WriteBlock(..) => "write_block",
-            Self::Publish(..) => "publish",
-            Self::PutFrontend(..) => "put_frontend",
-            Self::RemoveFrontend(..) => "remove_frontend",
-            Self::Barrier => "barrier",
+            Self::WriteBackend(..) => 0,
+            Self::SetWindows(..) => 1,
+            Self::WriteBlock(..) => 2,
+            Self::Publish(..) => 3,
+            Self::PutFrontend(..) => 4,
+            Self::RemoveFrontend(..) => 5,
+            Self::Barrier => 6,
         }
+    }
+}
+
+impl OpCounts {
+    /// One more.
+    pub(crate) const fn note(&mut self, op: &Op) {
+        self.0[op.number()] += 1;
+    }
+
+    /// How many there were of each kind, by its name in metrics.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        std::iter::zip(KINDS, self.0)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::dataplane::{DataplaneError, Heartbeat, Kernel};
 use crate::diff::{Growth, What, shrink};
 use crate::explain::{Explanation, explain};
 use crate::layouts::Overwrite;
-use crate::op::Op;
+use crate::op::OpCounts;
 use crate::packets::{self, LinkPath, Packets, Surroundings, Sweeper};
 use crate::plan::{Facts, Planner};
 use crate::probe::{Probe, is_probe};
@@ -107,7 +107,7 @@ pub struct Proxy {
     planner: Planner,
     /// None until the first complete snapshot gives names to what is in the maps.
     current: Option<Current>,
-    ops: BTreeMap<&'static str, u64>,
+    ops: OpCounts,
     counts: Counts,
     terminator: Terminator,
     probe: Probe,
@@ -159,7 +159,7 @@ impl Proxy {
             kernel,
             planner,
             current: None,
-            ops: Op::KINDS.map(|kind| (kind, 0)).into(),
+            ops: OpCounts::default(),
             counts: Counts::default(),
             terminator,
             probe,
@@ -282,7 +282,7 @@ impl Proxy {
     }
 
     /// Operations applied so far, by kind.
-    pub const fn ops(&self) -> &BTreeMap<&'static str, u64> {
+    pub const fn ops(&self) -> &OpCounts {
         &self.ops
     }
 
