@@ -117,7 +117,7 @@ async fn over_stream(stream: &mut TcpStream, query: &[u8]) -> io::Result<Vec<u8>
     Err(invalid("the answer is to another question"))
 }
 
-/// Whether a message is an answer to a query: same id, same question whatever its case.
+/// Whether a message is an answer to a query: same id, same opcode, same question whatever its case.
 fn answers(message: &[u8], query: &[u8]) -> bool {
     let (Some(head), Some(asked), Some(end)) = (Head::read(message), Head::read(query), question_end(query))
     else {
@@ -126,6 +126,7 @@ fn answers(message: &[u8], query: &[u8]) -> bool {
     let same = |a: &[u8], b: &[u8]| a.eq_ignore_ascii_case(b);
     head.id == asked.id
         && head.has(Head::RESPONSE)
+        && (head.flags ^ asked.flags) & Head::OPCODE == 0
         && message.len() >= end
         && message[4..6] == query[4..6]
         && same(&message[HEADER..end], &query[HEADER..end])

@@ -85,12 +85,13 @@ async fn what_is_truncated_is_asked_for_over_tcp() {
 #[tokio::test]
 async fn forged_answers_are_ignored() {
     let play = |query: &[u8], _| {
-        let right = reply(query, [0x81, 0x80], 1);
-        let (mut id, mut question, mut request) = (right.clone(), right.clone(), right.clone());
+        let [right, forged] = [1, 2].map(|records| reply(query, [0x81, 0x80], records));
+        let [mut id, mut question, mut request, mut notify] = [(); 4].map(|()| forged.clone());
         id[0] ^= 1;
         question[13] ^= 1;
         request[2] &= 0x7f;
-        vec![vec![], id, question, request, right[..11].to_vec(), right]
+        notify[2] |= 4 << 3;
+        vec![vec![], id, question, request, notify, forged[..11].to_vec(), right]
     };
     let server = serve("", vec![upstream(play).await]);
     let answer = ask(&server, &query("www.example.com", None)).await;
