@@ -1,7 +1,7 @@
 //! From an Event in memory to the last store in the kernel's maps, at two sizes of cluster; and the whole daemon
 //! behind an API server: how long it takes to be ready, and its memory.
 //!
-//! The loop is run by the program `control` of the package `tests`, which knows the proxy; this makes the node
+//! The loop is run by the program `control` of the package `proxy`; this makes the node
 //! around it and reads its times.
 
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ const MEMORY_MB: f64 = 60.0;
 /// Measures the loop and the daemon.
 pub(crate) fn measure(report: &mut Report) -> Result<()> {
     report.progress("building the control bench with optimisation (the first time takes minutes)");
-    let program = super::build(&["bench", "--no-run", "-p", "tests", "--bench", "control"], "control")?;
+    let program = super::build(&["bench", "--no-run", "-p", "proxy", "--bench", "control"], "control")?;
     for (services, endpoints) in SIZES {
         report.progress(&format!(
             "control: {services} services with {endpoints} endpoints each, in the kernel"
