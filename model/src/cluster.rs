@@ -1,8 +1,9 @@
 //! The reducer: events in, snapshots out. The order in which objects arrive does not matter, a repeated
 //! object changes nothing, and a relist leads to the same state as the single changes it stands for.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
 
 use crate::endpoint::{EndpointSlice, Endpoints};
 use crate::event::{Event, Kind, Object};

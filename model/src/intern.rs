@@ -1,9 +1,10 @@
 //! One copy of what many objects have: the names of namespaces, services and ports, and the places where
 //! endpoints run. A source shares what it converts, so that 100,000 endpoints on 1,000 nodes hold 1,000 places.
 
-use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
+
+use foldhash::HashSet;
 
 use crate::endpoint::{EndpointSlice, Location};
 use crate::event::Object;
@@ -62,7 +63,7 @@ impl<T: Hash + Eq + ?Sized> Shared<T> {
 
 impl<T: ?Sized> Default for Shared<T> {
     fn default() -> Self {
-        Self { known: HashSet::new(), sweep_at: 0 }
+        Self { known: HashSet::default(), sweep_at: 0 }
     }
 }
 

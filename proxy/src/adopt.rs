@@ -1,13 +1,14 @@
 //! From the bytes in the maps back to [`Current`]. The maps hold ids, not names: a service port is found
 //! again through a frontend that it still wants. What nobody wants is taken over too, to be shrunk later.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ebpf::backend::Backend;
 use ebpf::block::{HEADER_WORDS, LINE_WORDS, Line, ServiceWord};
 use ebpf::frontend::{FrontendKey, FrontendWord, UDP};
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use model::{ObjectName, Protocol};
 
 use crate::allocate::{Ids, Lines};

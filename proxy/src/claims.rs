@@ -1,8 +1,9 @@
 //! R18: two services that claim one frontend. The older wins, by creation time and then by name; the other is
 //! remembered, reported, and takes over when the winner goes. Only contested frontends take room here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
+use foldhash::HashMap;
 use model::ObjectName;
 
 use crate::tables::{Frontend, ServiceKey};

@@ -1,9 +1,10 @@
 //! Connections opened, closed and refused, by service: the kernel's counters of what is there, and what is
 //! remembered of what left. An id starts at zero when it is used again; until then late closes still count.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
+use foldhash::{HashMap, HashSet};
 use model::ObjectName;
 
 use crate::current::Current;

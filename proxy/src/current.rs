@@ -1,11 +1,12 @@
 //! Current: what is in the kernel, by name and by id. The diff moves it forward as it emits operations;
 //! adoption rebuilds it from the maps after a restart.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use crate::allocate::{Ids, Lines};
 use crate::tables::{Frontend, ServiceKey, Tables, Target};
+use foldhash::{HashMap, HashMapExt};
 
 /// How many elements each map has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

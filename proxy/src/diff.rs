@@ -4,7 +4,7 @@
 //! Each operation goes to the dataplane as it is found, so that a cold start needs no memory for the list of
 //! them. Pure but for that: no clock, and no decision that depends on more than the arguments.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use ebpf::address::Port;
 use ebpf::backend::Backend;
 use ebpf::block::{Header, ServiceWord, lines_for};
 use ebpf::frontend::FrontendWord;
+use foldhash::{HashMap, HashMapExt, HashSet};
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 

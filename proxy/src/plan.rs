@@ -1,10 +1,11 @@
 //! The plan: `(Snapshot, Facts) -> Tables`. The planner keeps the last plan and replans only the services
 //! that differ; the result is the same as that of a fresh one. Pure: no clock, no I/O, no logging.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt};
 use ipnet::IpNet;
 use model::{Member, Name, ObjectName, Snapshot};
 
