@@ -291,7 +291,7 @@ pub(crate) fn monotonic_ns() -> u64 {
 
 /// How much of a map is mapped at once. The kernel counts every mapped page as this process' memory, touched or
 /// not, and maps are made for the largest cluster; the largest element divides it.
-const CHUNK: usize = 1 << 18;
+const CHUNK: usize = 1 << 16;
 
 /// A mmapable map, in memory: its addresses are reserved, and each chunk is mapped when it is first used.
 #[derive(Debug)]
