@@ -12,7 +12,8 @@ use super::map::{Map, is_attached, open_pinned};
 /// What the pins of the programs' links begin with.
 const LINK_PREFIX: &str = "link_";
 
-/// When the daemon last said that it answers, on CLOCK_MONOTONIC; zero once it has ended. None without its map.
+/// When the daemon last said that it answers, on CLOCK_MONOTONIC; half a second less once it has ended. None without
+/// its map.
 pub(crate) fn heartbeat(bpf_dir: &Path) -> io::Result<Option<Duration>> {
     let map = Map::<4, 8>::open(bpf_dir.join(LAYOUT).join("node")).map_err(io::Error::other)?;
     let beat = map.map(|map| map.get(&0u32.to_ne_bytes())).transpose().map_err(io::Error::other)?.flatten();
