@@ -48,17 +48,16 @@ impl Masquerade {
         let rule = |side, range, verdict| Rule { side, range, verdict };
         let stays = direct.into_iter().map(|range| rule(Side::Destination, range, Verdict::Return));
         let leaves = self.pods.iter().map(|range| rule(Side::Source, range.trunc(), Verdict::Masquerade));
-        let untracked: Vec<Rule> = self
-            .dns
-            .iter()
-            .map(|address| IpNet::from(*address))
-            .flat_map(|range| {
-                [Side::Destination, Side::Source].map(|side| rule(side, range, Verdict::Untracked))
-            })
-            .collect();
+        let untracked = |side| {
+            let range = move |address: &IpAddr| rule(side, IpNet::from(*address), Verdict::Untracked);
+            self.dns.iter().map(range)
+        };
+        let questions: Vec<Rule> = untracked(Side::Destination).collect();
+        let both = questions.iter().copied().chain(untracked(Side::Source)).collect();
         let mut chains = vec![
-            Chain { name: "prerouting", hook: Hook::RawPrerouting, rules: untracked.clone() },
-            Chain { name: "output", hook: Hook::RawOutput, rules: untracked },
+            // Every packet of the node passes here, so there are no rules for answers: they are made on the node.
+            Chain { name: "prerouting", hook: Hook::RawPrerouting, rules: questions },
+            Chain { name: "output", hook: Hook::RawOutput, rules: both },
         ];
         // A chain of this kind makes the kernel track connections, even without a rule in it.
         if !self.pods.is_empty() {
@@ -98,7 +97,6 @@ mod tests {
             comments(&table.table()).into_iter().map(|(chain, rule)| format!("{chain}: {rule}")).collect();
         let expected = [
             "prerouting: to 10.96.0.10/32 untracked",
-            "prerouting: from 10.96.0.10/32 untracked",
             "output: to 10.96.0.10/32 untracked",
             "output: from 10.96.0.10/32 untracked",
             "postrouting: to 10.0.0.0/8 as it is",

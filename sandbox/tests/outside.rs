@@ -205,16 +205,14 @@ fn nft_reads_the_table() {
 	chain prerouting {
 		type filter hook prerouting priority raw; policy accept;
 		ip daddr 10.96.0.10 notrack comment "to 10.96.0.10/32 untracked"
-		ip saddr 10.96.0.10 notrack comment "from 10.96.0.10/32 untracked"
 		ip6 daddr fd00:96::a notrack comment "to fd00:96::a/128 untracked"
-		ip6 saddr fd00:96::a notrack comment "from fd00:96::a/128 untracked"
 	}
 
 	chain output {
 		type filter hook output priority raw; policy accept;
 		ip daddr 10.96.0.10 notrack comment "to 10.96.0.10/32 untracked"
-		ip saddr 10.96.0.10 notrack comment "from 10.96.0.10/32 untracked"
 		ip6 daddr fd00:96::a notrack comment "to fd00:96::a/128 untracked"
+		ip saddr 10.96.0.10 notrack comment "from 10.96.0.10/32 untracked"
 		ip6 saddr fd00:96::a notrack comment "from fd00:96::a/128 untracked"
 	}
 
