@@ -122,6 +122,12 @@ pub(crate) const fn mix(seed: u32, word: u32) -> u32 {
     (seed.rotate_left(13) ^ word).wrapping_mul(0x9e37_79b1)
 }
 
+/// The same for two words at once, where there are many; its upper half is the checksum.
+#[inline(always)]
+pub(crate) const fn mix_pair(seed: u64, pair: u64) -> u64 {
+    (seed.rotate_left(23) ^ pair).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 #[cfg(not(target_arch = "bpf"))]
 mod host {
     use core::net::IpAddr;

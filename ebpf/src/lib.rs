@@ -12,6 +12,7 @@ pub mod backend;
 pub mod balance;
 pub mod block;
 pub mod choice;
+mod element;
 pub mod frontend;
 pub mod hostport;
 pub mod kernel;

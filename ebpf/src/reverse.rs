@@ -6,6 +6,7 @@
 
 use crate::address::{Address, Port, mix};
 use crate::backend::Backend;
+use crate::element::read_backwards;
 use crate::frontend::FrontendKey;
 
 /// The only version so far.
@@ -135,15 +136,10 @@ impl Dialled {
     /// `element` must point to an element of the map.
     #[inline(always)]
     pub unsafe fn read(element: *const Self) -> Self {
-        let words = element.cast::<u32>();
-        let word = |index| {
-            // SAFETY: an element has six words, and its alignment is at least theirs.
-            let word = unsafe { words.add(index) };
-            // SAFETY: the caller vouches for the element.
-            unsafe { word.read_volatile() }
-        };
-        let [d, c, b, a, rest, check] = [word(5), word(4), word(3), word(2), word(1), word(0)];
-        Self { check, port: rest, address: Address::from_words([a, b, c, d]) }
+        // SAFETY: the caller vouches for the element, which has three pairs of words.
+        let pairs: [u64; 3] = unsafe { read_backwards(element.cast()) };
+        // SAFETY: six words, which any bytes are.
+        unsafe { core::mem::transmute(pairs) }
     }
 
     /// Whether this is an entry of `key`.

@@ -2,7 +2,8 @@
 //! are rewritten. Of the two entries of a translation each can be made from the other. A new flow is in
 //! `fresh`, where a flood drives out only what is new; once both ends have spoken it moves to `flows`.
 
-use crate::address::{Address, Port, mix};
+use crate::address::{Address, Port, mix_pair};
+use crate::element::read_backwards;
 
 /// ICMP in the IP header.
 pub const ICMP: u8 = 1;
@@ -53,7 +54,7 @@ impl Ports {
 
 /// Map key: what the headers of a packet say, and where it is seen. 16 + 16 + 4 + 1 + 1 bytes and two zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct FlowKey {
     /// The source address.
     pub source: Address,
@@ -108,9 +109,9 @@ impl FlowKey {
     /// The check that an entry of this key carries.
     #[inline(always)]
     pub const fn check(&self) -> u32 {
-        let ([a, b, c, d], [e, f, g, h]) = (self.source.words(), self.destination.words());
-        let source = mix(mix(mix(mix(1, a), b), c), d);
-        mix(mix(mix(mix(mix(mix(source, e), f), g), h), self.ports.0), self.kind)
+        // SAFETY: ten words are five pairs of words.
+        let [a, b, c, d, e]: [u64; 5] = unsafe { core::mem::transmute(*self) };
+        (mix_pair(mix_pair(mix_pair(mix_pair(mix_pair(1, a), b), c), d), e) >> 32) as u32
     }
 }
 
@@ -215,17 +216,10 @@ impl Flow {
     /// `element` must point to an element of the map.
     #[inline(always)]
     pub unsafe fn read(element: *const Self) -> Self {
-        let words = element.cast::<u32>();
-        let word = |index| {
-            // SAFETY: an element has ten words, and its alignment is at least theirs.
-            let word = unsafe { words.add(index) };
-            // SAFETY: the caller vouches for the element.
-            unsafe { word.read_volatile() }
-        };
-        let [seen, service, backend, ports] = [word(9), word(8), word(7), word(6)];
-        let [d, c, b, a, state, check] = [word(5), word(4), word(3), word(2), word(1), word(0)];
-        let address = Address::from_words([a, b, c, d]);
-        Self { check, state, address, ports: Ports(ports), backend, service, seen }
+        // SAFETY: the caller vouches for the element, which has five pairs of words.
+        let pairs: [u64; 5] = unsafe { read_backwards(element.cast()) };
+        // SAFETY: ten words, which any bytes are.
+        unsafe { core::mem::transmute(pairs) }
     }
 }
 
