@@ -187,7 +187,7 @@ fn route<K: Kernel>(kernel: &K, key: &FrontendKey) -> Result<Route, Stop> {
     follow(kernel, word, word.has(FrontendWord::SOCKET_LOCAL))
 }
 
-/// Whether the daemon answers names. It may beat between the two looks: then its beat is in the future.
+/// Whether the daemon answers names. Its beat may be in the future: the clock is that of the last tick.
 #[inline(always)]
 fn is_answering<K: Maps>(kernel: &K) -> bool {
     kernel.now_ns().saturating_sub(kernel.heartbeat_ns()) < HEARTBEAT_VALID_NS
@@ -263,7 +263,7 @@ pub(crate) fn stick<K: Maps>(kernel: &K, route: &Route, client: Address) -> Resu
     #[expect(clippy::cast_possible_truncation, reason = "seconds since boot fit 32 bits for 136 years")]
     let now = (kernel.now_ns() / 1_000_000_000) as u32;
     if let Some(known) = kernel.affinity(&key)
-        && now.wrapping_sub(known.seconds()) <= route.header.affinity_seconds
+        && now.saturating_sub(known.seconds()) <= route.header.affinity_seconds
         && let Some(backend) = kernel.backend(known.backend())
         && backend.serves(route.service, route.bit)
     {

@@ -40,7 +40,7 @@ pub trait Maps {
 
     /// The daemon's last heartbeat, CLOCK_MONOTONIC in nanoseconds.
     fn heartbeat_ns(&self) -> u64;
-    /// CLOCK_MONOTONIC in nanoseconds.
+    /// CLOCK_MONOTONIC in nanoseconds, as of the last tick.
     fn now_ns(&self) -> u64;
     /// A random number.
     fn random(&self) -> u32;

@@ -47,11 +47,15 @@ pub enum Reason {
     FragmentHeld = 19,
     /// A new flow, known to one end.
     FlowBegun = 20,
+    /// A flow of which both ends have spoken.
+    FlowKnown = 21,
+    /// A flow that was known to one end, and makes room for one that begins anew.
+    FlowOver = 22,
 }
 
 impl Reason {
     /// Every reason, by its index.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::NoFrontend,
         Self::HereFirst,
         Self::OtherNamespace,
@@ -73,6 +77,8 @@ impl Reason {
         Self::ErrorTranslated,
         Self::FragmentHeld,
         Self::FlowBegun,
+        Self::FlowKnown,
+        Self::FlowOver,
     ];
 
     /// Its name in metrics.
@@ -99,6 +105,8 @@ impl Reason {
             Self::ErrorTranslated => "error_translated",
             Self::FragmentHeld => "fragment_held",
             Self::FlowBegun => "flow_begun",
+            Self::FlowKnown => "flow_known",
+            Self::FlowOver => "flow_over",
         }
     }
 }

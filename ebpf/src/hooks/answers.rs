@@ -136,7 +136,7 @@ macro_rules! answer_maps {
             #[inline(always)]
             fn now_ns(&self) -> u64 {
                 // SAFETY: a helper without arguments.
-                unsafe { bpf_ktime_get_ns() }
+                unsafe { bpf_ktime_get_coarse_ns() }
             }
 
             #[inline(always)]

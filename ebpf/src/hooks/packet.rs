@@ -2,16 +2,16 @@
 //! of cards and the copies of packets right. Every return is "next" or "drop", never "accept": programs of
 //! others run too. Loaded and attached by the `proxy` crate.
 
+use core::arch::asm;
 use core::mem::MaybeUninit;
 
-use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_ANY, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
     BPF_NOEXIST,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_clone_redirect, bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace,
-    bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_clone_redirect, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_l3_csum_replace,
+    bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use aya_ebpf::macros::classifier;
 use aya_ebpf::maps::lpm_trie::Key;
@@ -73,6 +73,9 @@ fn verdict(action: Action) -> i32 {
 /// One run of a hook.
 struct Packet(TcContext);
 
+/// Beyond what all headers together may take: two tags, IPv6 with a fragment header, and those inside an ICMP error.
+const HEADERS: u32 = 128;
+
 impl Packet {
     #[inline(always)]
     fn uplink(&self) -> Option<&Uplink> {
@@ -103,12 +106,26 @@ impl Buffer for Packet {
 
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
-        let mut words = MaybeUninit::<[u32; N]>::uninit();
-        let target = words.as_mut_ptr().cast();
-        // SAFETY: the helper checks the offset, and writes as many bytes as the array has.
-        let result = unsafe { bpf_skb_load_bytes(self.0.as_ptr(), offset, target, N as u32 * 4) };
-        // SAFETY: the helper has filled it.
-        if result == 0 { Some(unsafe { words.assume_init() }) } else { None }
+        if offset > HEADERS {
+            return None;
+        }
+        let skb = self.0.skb.skb;
+        // SAFETY: the kernel hands a valid context to the hook.
+        let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+        let mut at = data;
+        // Written out, because the verifier wants the bound, the check and the loads to go by one register.
+        // SAFETY: adds an offset that the mask leaves as it is.
+        unsafe { asm!("{1} &= 255", "{0} += {1}", inout(reg) at, inout(reg) offset as usize => _) };
+        if at + N * 4 > end {
+            return load_far(skb, offset);
+        }
+        let mut words = [0; N];
+        for (index, word) in words.iter_mut().enumerate() {
+            // SAFETY: so many words were just seen to be there; this target loads at any alignment, or the verifier
+            // says so.
+            *word = unsafe { (at as *const u32).add(index).read_volatile() };
+        }
+        Some(words)
     }
 
     #[inline(always)]
@@ -168,6 +185,11 @@ impl Hook for Packet {
     }
 
     #[inline(always)]
+    fn put(&self, key: &FlowKey, flow: &Flow) -> bool {
+        maps::FRESH.insert(key, flow, BPF_ANY as u64).is_ok()
+    }
+
+    #[inline(always)]
     fn remove(&self, table: Table, key: &FlowKey) {
         // It may be gone already.
         let _ = match table {
@@ -219,6 +241,16 @@ impl Hook for Packet {
     fn may_use(&self, service: u32, client: &Address) -> bool {
         maps::SOURCES.get(Key::new(160, maps::Client { service, address: *client })).is_some()
     }
+}
+
+/// Reads words that may lie in another piece of the packet: of a large segment the first one may end with the headers.
+#[inline(always)]
+fn load_far<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u32; N]> {
+    let mut words = MaybeUninit::<[u32; N]>::uninit();
+    // SAFETY: the helper checks the offset, and writes as many bytes as the array has.
+    let result = unsafe { bpf_skb_load_bytes(skb.cast(), offset, words.as_mut_ptr().cast(), N as u32 * 4) };
+    // SAFETY: the helper has filled it.
+    if result == 0 { Some(unsafe { words.assume_init() }) } else { None }
 }
 
 /// Puts a copy of the whole frame into the first free slot of its datagram.

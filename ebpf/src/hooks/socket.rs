@@ -6,7 +6,7 @@ use core::ptr;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST, bpf_sock};
 use aya_ebpf::helpers::generated::{
-    bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns,
+    bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_coarse_ns,
 };
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::{SockAddrContext, SockContext};

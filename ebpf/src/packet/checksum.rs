@@ -23,6 +23,7 @@ const fn fold(sum: u64) -> u32 {
 }
 
 /// The checksum `check`, both as they lie in memory, after a difference.
+#[inline(always)]
 pub const fn apply(check: u16, difference: u32) -> u16 {
     let sum = !check as u32 + (difference & 0xffff) + (difference >> 16);
     let once = (sum & 0xffff) + (sum >> 16);

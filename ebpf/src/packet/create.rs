@@ -225,7 +225,7 @@ fn must_masquerade<H: Hook>(hook: &H, headers: &Headers) -> bool {
         }
     } else {
         let answer = key.answer(Side::Leave);
-        if hook.touch(Table::Known, &answer, 0, 0).is_some() || is_sent_on(hook, &answer) {
+        if is_sent_on(hook, &answer) || hook.touch(Table::Known, &answer, 0, 0).is_some() {
             return true;
         }
         // Whatever is not the first of a connection belongs to one that came to the pod.
@@ -259,7 +259,6 @@ fn install<H: Hook>(hook: &H, run: &mut Run) -> bool {
         }
     }
     // Two packets of one new flow may be here at once; the second takes over.
-    hook.remove(Table::Fresh, &run.headers.key);
     hook.count(Reason::FlowBegun);
-    hook.insert(Table::Fresh, &run.headers.key, &run.flow)
+    hook.put(&run.headers.key, &run.flow)
 }

@@ -37,6 +37,8 @@ pub trait Hook: Maps + Buffer {
     fn touch(&self, table: Table, key: &FlowKey, seconds: u32, flags: u32) -> Option<Flow>;
     /// Adds an entry; false if there is one, or no room.
     fn insert(&self, table: Table, key: &FlowKey, flow: &Flow) -> bool;
+    /// Adds an entry of `fresh`, or replaces it; false if there is no room.
+    fn put(&self, key: &FlowKey, flow: &Flow) -> bool;
     /// Removes an entry.
     fn remove(&self, table: Table, key: &FlowKey);
     /// Counts a connection to a backend that is closed.

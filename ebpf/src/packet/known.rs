@@ -12,25 +12,29 @@ use crate::stats::Reason;
 /// Finds the flow of a packet, and puts it into the run.
 #[inline(never)]
 pub(crate) fn find<H: Hook, const LEAVES: bool>(hook: &H, run: &mut Run, now: u32) -> bool {
-    let ends = ends(&run.headers);
-    if let Some(flow) = hook.touch(Table::Known, &run.headers.key, now, ends) {
-        run.flow = flow;
-        if !is_over::<H, LEAVES>(hook, run) {
-            return true;
-        }
-        forget(hook, Table::Known, run);
-        return false;
+    // A connection that begins is not known yet, most of the time.
+    let begins = run.headers.key.protocol() == TCP && run.headers.flags & tcp::SYN != 0;
+    if begins && let Some(found) = look::<H, LEAVES>(hook, Table::Fresh, run, now) {
+        return found;
     }
-    let Some(flow) = hook.touch(Table::Fresh, &run.headers.key, now, ends) else { return false };
-    run.flow = flow;
+    if let Some(found) = look::<H, LEAVES>(hook, Table::Known, run, now) {
+        return found;
+    }
+    !begins && look::<H, LEAVES>(hook, Table::Fresh, run, now).unwrap_or(false)
+}
+
+/// Finds it in one map: false if it is there and over.
+#[inline(always)]
+fn look<H: Hook, const LEAVES: bool>(hook: &H, table: Table, run: &mut Run, now: u32) -> Option<bool> {
+    run.flow = hook.touch(table, &run.headers.key, now, ends(&run.headers))?;
     if is_over::<H, LEAVES>(hook, run) {
-        forget(hook, Table::Fresh, run);
-        return false;
+        forget(hook, table, run);
+        return Some(false);
     }
-    if is_confirmed_by(&run.headers, &run.flow) {
+    if table == Table::Fresh && is_confirmed_by(&run.headers, &run.flow) {
         confirm(hook, run);
     }
-    true
+    Some(true)
 }
 
 /// What the flags of TCP say about the end of a flow.
@@ -75,8 +79,12 @@ fn forget<H: Hook>(hook: &H, table: Table, run: &mut Run) {
     (run.other_key, run.other) = run.flow.other(&run.headers.key);
     hook.remove(table, &run.other_key);
     hook.remove(table, &run.headers.key);
+    if table == Table::Fresh {
+        hook.count(Reason::FlowOver);
+        return;
+    }
     let (backend, service) = (run.flow.backend, run.flow.service);
-    if table == Table::Known && hook.backend(backend).is_some_and(|known| known.service() == service) {
+    if hook.backend(backend).is_some_and(|known| known.service() == service) {
         hook.closed(backend);
     }
 }
@@ -110,6 +118,7 @@ fn confirm<H: Hook>(hook: &H, run: &mut Run) {
     }
     hook.remove(Table::Fresh, &run.headers.key);
     hook.remove(Table::Fresh, &run.other_key);
+    hook.count(Reason::FlowKnown);
     if run.flow.backend < Flow::HOST_PORT {
         hook.opened(run.flow.backend);
     }

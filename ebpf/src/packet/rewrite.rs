@@ -3,13 +3,15 @@
 
 use crate::address::Address;
 use crate::frontend::{TCP, UDP};
-use crate::packet::checksum::{difference, word_difference};
+use crate::packet::checksum::{apply, difference, word_difference};
 use crate::packet::flow::Flow;
 use crate::packet::headers::Headers;
 use crate::packet::hook::Buffer;
 
 /// The checksum in an IPv4 header.
 const HEADER_CHECK: u32 = 10;
+/// The last three words of an IPv4 header: TTL, protocol and checksum, source, destination.
+const HEADER_END: u32 = 8;
 /// The checksum in an ICMP header.
 pub(crate) const ICMP_CHECK: u32 = 2;
 const TCP_CHECK: u32 = 16;
@@ -19,36 +21,52 @@ const UDP_CHECK: u32 = 6;
 #[inline(never)]
 pub(crate) fn rewrite<B: Buffer, const LEAVES: bool>(buffer: &B, headers: &Headers, flow: &Flow) {
     let key = &headers.key;
+    let (protocol, at) = (key.protocol(), headers.transport);
+    let has_ports = headers.has_transport() && (protocol == TCP || protocol == UDP);
+    if has_ports && headers.ipv4 {
+        let change = set_address_and_ports::<B, LEAVES>(buffer, headers, flow);
+        return fix_transport(buffer, headers, flow, change);
+    }
     let old = if LEAVES { &key.source } else { &key.destination };
     let place = Place { network: headers.network, ipv4: headers.ipv4, source: LEAVES, inside: false };
     let change = set_address(buffer, &place, old, &flow.address);
-    if !headers.has_transport() {
-        return;
+    if has_ports {
+        if key.ports.0 != flow.ports.0 {
+            buffer.store(at, &[flow.ports.0], false);
+        }
+        fix_transport(buffer, headers, flow, change);
+    } else if headers.has_transport() {
+        // An echo: its one identifier stands where the second word begins. ICMP has no pseudo-header.
+        if !headers.ipv4 {
+            buffer.fix(at + ICMP_CHECK, change, true, false);
+        }
+        set_echo(buffer, at, flow);
     }
-    let ports = word_difference(key.ports.0, flow.ports.0);
-    let at = headers.transport;
-    match key.protocol() {
-        TCP => {
-            buffer.fix(at + TCP_CHECK, change, true, false);
-            if key.ports.0 != flow.ports.0 {
-                buffer.fix(at + TCP_CHECK, ports, false, false);
-                buffer.store(at, &[flow.ports.0], false);
-            }
-        }
-        UDP => {
-            buffer.fix(at + UDP_CHECK, change, true, true);
-            if key.ports.0 != flow.ports.0 {
-                buffer.fix(at + UDP_CHECK, ports, false, true);
-                buffer.store(at, &[flow.ports.0], false);
-            }
-        }
-        _ => {
-            // An echo: its one identifier stands where the second word begins. ICMP has no pseudo-header.
-            if !headers.ipv4 {
-                buffer.fix(at + ICMP_CHECK, change, true, false);
-            }
-            set_echo(buffer, at, flow);
-        }
+}
+
+/// The end of an IPv4 header and the ports right behind it, in one store. What changed of the addresses.
+#[inline(always)]
+fn set_address_and_ports<B: Buffer, const LEAVES: bool>(buffer: &B, headers: &Headers, flow: &Flow) -> u32 {
+    let at = headers.network + HEADER_END;
+    let Some([first, source, destination]) = buffer.load::<3>(at) else { return 0 };
+    let [.., new] = flow.address.words();
+    let change = word_difference(if LEAVES { source } else { destination }, new);
+    let [ttl, protocol, high, low] = first.to_ne_bytes();
+    let [high, low] = apply(u16::from_ne_bytes([high, low]), change).to_ne_bytes();
+    let first = u32::from_ne_bytes([ttl, protocol, high, low]);
+    let (source, destination) = if LEAVES { (new, destination) } else { (source, new) };
+    buffer.store(at, &[first, source, destination, flow.ports.0], false);
+    change
+}
+
+/// Brings the checksum of TCP or UDP up to date.
+#[inline(always)]
+fn fix_transport<B: Buffer>(buffer: &B, headers: &Headers, flow: &Flow, change: u32) {
+    let optional = headers.key.protocol() == UDP;
+    let check = headers.transport + if optional { UDP_CHECK } else { TCP_CHECK };
+    buffer.fix(check, change, true, optional);
+    if headers.key.ports.0 != flow.ports.0 {
+        buffer.fix(check, word_difference(headers.key.ports.0, flow.ports.0), false, optional);
     }
 }
 

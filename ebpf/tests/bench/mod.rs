@@ -272,6 +272,10 @@ impl Hook for View<'_> {
         entries.insert(*key, *flow);
         true
     }
+    fn put(&self, key: &FlowKey, flow: &Flow) -> bool {
+        self.bench.table(Table::Fresh).borrow_mut().insert(*key, *flow);
+        true
+    }
     fn remove(&self, table: Table, key: &FlowKey) {
         self.bench.table(table).borrow_mut().remove(key);
     }
