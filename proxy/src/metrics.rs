@@ -72,16 +72,17 @@ pub struct Metrics {
 #[derive(Clone, Debug, Default)]
 pub struct FlowMetrics {
     entries: Family<Kind, Gauge>,
-    swept: Counter,
+    swept: Family<Kind, Counter>,
 }
 
 impl FlowMetrics {
     /// Takes over what one sweep of the flows found.
     pub fn observe(&self, counts: FlowCounts) {
-        for (kind, count) in [("known", counts.known), ("fresh", counts.fresh)] {
-            self.entries.get_or_create(&Kind { kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        let known = ("known", counts.known, counts.known_swept);
+        for (kind, left, swept) in [known, ("fresh", counts.fresh, counts.fresh_swept)] {
+            self.entries.get_or_create(&Kind { kind }).set(i64::try_from(left).unwrap_or(i64::MAX));
+            self.swept.get_or_create(&Kind { kind }).inc_by(swept);
         }
-        self.swept.inc_by(counts.swept);
     }
 }
 

@@ -35,8 +35,10 @@ pub struct FlowCounts {
     pub known: u64,
     /// Entries of other flows.
     pub fresh: u64,
-    /// Flows taken out by this sweep.
-    pub swept: u64,
+    /// Flows of the first kind taken out by this sweep.
+    pub known_swept: u64,
+    /// Flows of the second kind taken out.
+    pub fresh_swept: u64,
 }
 
 type Bytes = [u8; 40];
@@ -82,9 +84,12 @@ impl Sweeper {
     fn sweep_at(&mut self, now: u64) -> io::Result<FlowCounts> {
         let closing = &self.closing;
         // Only connections of which both ends spoke were counted.
-        let (known, swept) = sweep(&mut self.known, now, |flow| closing.count(flow.backend, flow.service))?;
-        let (fresh, also) = sweep(&mut self.fresh, now, |_| ())?;
-        Ok(FlowCounts { known: known.saturating_sub(swept * 2), fresh, swept: swept + also })
+        let count = |flow: &Flow| closing.count(flow.backend, flow.service);
+        let (known, known_swept) = sweep(&mut self.known, now, count)?;
+        let (fresh, fresh_swept) = sweep(&mut self.fresh, now, |_| ())?;
+        let left = |entries: u64, swept: u64| entries.saturating_sub(swept * 2);
+        let (known, fresh) = (left(known, known_swept), left(fresh, fresh_swept));
+        Ok(FlowCounts { known, fresh, known_swept, fresh_swept })
     }
 }
 

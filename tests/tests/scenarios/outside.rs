@@ -295,14 +295,18 @@ fn scenario_43_a_flood_of_first_packets_leaves_connections_alone_and_is_counted(
         // Answers to addresses of nobody end at the client, which drops them.
         let count = std::env::var(SYNS).unwrap_or_else(|_| FULL.to_owned());
         cluster.client.receive("198.51.100.128/26")?;
-        let begun = |cluster: &mut Cluster<'_>| {
-            cluster.first.daemon()?.metric("fairway_proxy_verdicts_total", "flow_begun")
+        let counted = |cluster: &mut Cluster<'_>| -> Result<[f64; 2]> {
+            let daemon = cluster.first.daemon()?;
+            let metric = |reason| daemon.metric("fairway_proxy_verdicts_total", reason);
+            Ok([metric("flow_begun")?, metric("flow_known")?])
         };
-        let before = begun(cluster)?;
+        let before = counted(cluster)?;
         let words = ["syns", &target, "--from", "198.51.100.128", "--count", &count];
         cluster.client.background(&words)?.read_line()?;
-        let flows = begun(cluster)? - before;
-        ensure!(flows > count.parse::<f64>()? * 0.9, "{flows} of {count} flows are counted");
+        let after = counted(cluster)?;
+        let [begun, known] = [0, 1].map(|which| after[which] - before[which]);
+        ensure!(begun > count.parse::<f64>()? * 0.9, "{begun} of {count} flows are counted");
+        ensure!(known < 10.0, "nobody answered, and yet {known} flows are known to both ends");
         for _ in 0..3 {
             ensure!(tcp.exchange()? == Ok("a".to_owned()), "a connection from before lives on");
             ensure!(udp.exchange()? == Ok("a".to_owned()), "a flow from before lives on");

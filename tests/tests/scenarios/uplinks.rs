@@ -1,8 +1,10 @@
 //! What else clients outside need: external IPs, host ports, affinity, links that come later; and what a node's
 //! owner keeps: a firewall, and a node as it was before once everything is cleaned up.
 
+use std::process::Command;
+
 use anyhow::{Context, Result, ensure};
-use tests::{CLIENT4, CLIENT6, Kind, Place, Pod, until};
+use tests::{Answers, CLIENT4, CLIENT6, Kind, Node, Place, Pod, until};
 
 use crate::cluster::{
     A4, BALANCER4, Cluster, NODE_PORT, balanced, endpoints, node_ports, serve, serve_at_node_ports, silent,
@@ -153,6 +155,37 @@ fn a_pod_reaches_itself_through_the_node_port_of_another_node() {
 }
 
 #[test]
+fn a_pod_whose_sockets_are_not_seen_reaches_services_by_other_nodes_alone() {
+    Cluster::run(Place::Beside, |cluster| {
+        let pod = Pod::serve(&cluster.second, "t/b", &[], &[("t", Kind::Tcp, 8080), ("u", Kind::Udp, 8080)])?;
+        let text =
+            web("  type: NodePort\n") + &endpoints("web-4", "IPv4", &[(&pod.ip4()?.to_string(), "node-b")]);
+        cluster.write("web.yaml", &text)?;
+        let [target, _] = node_ports();
+        cluster.settled(Kind::Tcp, &target, &["b"])?;
+        // A process of the pod's network that is in no cgroup of the node.
+        let namespace = format!("--net=/proc/{}/ns/net", pause(&cluster.second, "t_b")?);
+        let ask = |target: &str| -> Result<Answers> {
+            let mut command = Command::new("nsenter");
+            command.arg(&namespace).arg(cluster.second.probe()).args(["tcp", target, "--timeout", "500"]);
+            Answers::parse(&String::from_utf8_lossy(&command.output()?.stdout))
+        };
+        // Even itself, by the address of another node, whose uplink leads it back.
+        let answers = ask(&target)?;
+        answers.only_from(&["b"])?;
+        ensure!(answers.seen_as.keys().eq(["192.0.2.10"]), "seen as {:?}", answers.seen_as);
+        ask(&format!("192.0.2.11:{NODE_PORT}"))?.only_error("ECONNREFUSED")?;
+        let answers = ask("10.96.1.1:80")?;
+        ensure!(answers.from.is_empty(), "{:?} answers at the ClusterIP", answers.from);
+        // For a process that is seen all three lead to it.
+        for target in [&target, &format!("192.0.2.11:{NODE_PORT}"), "10.96.1.1:80"] {
+            pod.ask(&cluster.second, Kind::Tcp, target, &[])?.only_from(&["b"])?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn check_names_the_pods_whose_sockets_are_not_seen() {
     Cluster::run(Place::Beside, |cluster| {
         for name in ["t/seen", "t/elsewhere", "t/machine"] {
@@ -172,7 +205,7 @@ fn check_names_the_pods_whose_sockets_are_not_seen() {
         };
         ensure!(check()? == ["", ""], "{:?}", check()?);
         // What a runtime does that starts processes below another cgroup, and what a virtual machine has open.
-        let pause = pause(cluster, "t_elsewhere")?;
+        let pause = pause(cluster.first, "t_elsewhere")?;
         let home = std::fs::read_to_string(format!("/proc/{pause}/cgroup"))?;
         let home = home.lines().find_map(|line| line.strip_prefix("0::/")).context("a cgroup")?.to_owned();
         let mut words = vec![program.as_str(), "sandbox", "exec", "t/machine"];
@@ -196,8 +229,8 @@ fn check_names_the_pods_whose_sockets_are_not_seen() {
 }
 
 /// The process that holds the namespaces of a pod.
-fn pause(cluster: &Cluster<'_>, pod: &str) -> Result<u64> {
-    let record = cluster.first.run_dir().join("pods").join(pod).join("pod.json");
+fn pause(node: &Node, pod: &str) -> Result<u64> {
+    let record = node.run_dir().join("pods").join(pod).join("pod.json");
     let record: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(record)?)?;
     record["pause"].as_u64().context("a process")
 }
