@@ -1,12 +1,14 @@
 //! A client outside and a node port, beside the same hops without translation and beside nftables in kube-proxy's shape:
 //! connections, datagrams, throughput and a flood of small packets, to a backend on the node and to one behind it.
 //!
-//! Everything is on one machine, so the processor time of the whole way is what is seen.
+//! Everything is on one machine, so the processor time of the whole way is what is seen. Who asks and who answers share a
+//! core: the kernel would place each server elsewhere, and the same way to two of them would differ more than two ways.
 
 mod net;
 
 use ::tests::{Kind, until};
 use anyhow::{Context, Result};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 
 use super::figure::{Bound, Figure, median};
@@ -78,7 +80,7 @@ fn race(net: &Net, exchange: &str, targets: &[String; 3]) -> Result<[Ways; 2]> {
     let mut words = vec!["race", exchange];
     words.extend(targets.iter().map(String::as_str));
     words.extend(["--rounds", &rounds, "--count", COUNT]);
-    let line = net.client.background(&words)?.read_line()?;
+    let line = on_one_core(|| net.client.background(&words))??.read_line()?;
     let value: Value = serde_json::from_str(&line).context("the probe prints JSON")?;
     let rounds = value["rounds"].as_array().context("rounds")?;
     let told = |key: &str, unit: fn(f64) -> f64| {
@@ -87,6 +89,17 @@ fn race(net: &Net, exchange: &str, targets: &[String; 3]) -> Result<[Ways; 2]> {
         })
     };
     Ok([told("mean", |nanos| 1e9 / nanos), told("p99", |nanos| nanos / 1000.0)])
+}
+
+/// What is started meanwhile stays on one core, of all that this process may use.
+fn on_one_core<T>(start: impl FnOnce() -> T) -> Result<T> {
+    let all = sched_getaffinity(None)?;
+    let mut one = CpuSet::new();
+    one.set((0..CpuSet::MAX_CPU).find(|core| all.is_set(*core)).context("a core")?);
+    sched_setaffinity(None, &one)?;
+    let started = start();
+    sched_setaffinity(None, &all)?;
+    Ok(started)
 }
 
 /// Runs iperf3 against each target in turn.

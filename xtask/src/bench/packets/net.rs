@@ -131,13 +131,18 @@ fn serve(pod: &Namespace, address: &str, node: &Node) -> Result<Vec<Background>>
         &[&probe, "serve", "--name", "pod", "--tcp", &kept, "--udp", &datagrams],
         &["iperf3", "--server", "--forceflush"],
     ];
-    let start = |words: &[&str]| {
+    let begin = |words: &[&str]| {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);
         let mut server = Background::start(command, Some(Path::new(&format!("/run/netns/{}", pod.0))))?;
         // Its first line comes once it listens.
         server.read_line().with_context(|| format!("{} does not listen", words.join(" ")))?;
         Ok(server)
+    };
+    // Transfers take all cores; exchanges are compared on one.
+    let start = |words: &[&str]| match words[0] {
+        "iperf3" => begin(words),
+        _ => super::on_one_core(|| begin(words))?,
     };
     lines.into_iter().map(start).collect()
 }
