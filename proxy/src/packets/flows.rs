@@ -1,6 +1,6 @@
 //! The sweep: flows that ended, or of which nothing was seen for too long, are taken out. The kernel notes the
 //! second of each packet; only what looks idle from one side is asked about the other. A full table takes it
-//! a good part of a second, so it is a handle of its own, for a thread that nobody waits for.
+//! seconds, so it is a handle of its own, for a thread that nobody waits for.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
