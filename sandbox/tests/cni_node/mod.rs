@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod pins;
+
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Child, Command, Output, Stdio};
