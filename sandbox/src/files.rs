@@ -6,21 +6,25 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 
 /// The kubelet's limits of `resolv.conf`; the C library ignores what exceeds them.
-const NAMESERVER_LIMIT: usize = 3;
-const SEARCH_LIMIT: usize = 32;
-const SEARCH_CHARACTERS: usize = 2048;
+pub(crate) const NAMESERVER_LIMIT: usize = 3;
+pub(crate) const SEARCH_LIMIT: usize = 32;
+pub(crate) const SEARCH_CHARACTERS: usize = 2048;
 /// No DNS name is longer (RFC 1035, section 2.3.4).
 const DOMAIN_CHARACTERS: usize = 253;
 /// The longest name that a UTS namespace takes, less one as in the kubelet.
 const HOSTNAME_CHARACTERS: usize = 63;
+/// The longest name that a UTS namespace takes.
+const FULL_NAME_CHARACTERS: usize = 64;
 
 /// One of `spec.hostAliases`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct HostAlias {
-    /// The address.
-    pub ip: IpAddr,
+    /// The address, as it is written: so it stands in the file.
+    #[serde(deserialize_with = "written_address")]
+    pub ip: String,
     /// Its names.
     #[serde(default)]
     pub hostnames: Vec<String>,
@@ -83,6 +87,25 @@ pub fn hostname(pod: &str, written: Option<&str>) -> String {
     }
     let end = (0..=HOSTNAME_CHARACTERS).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
     name[..end].trim_end_matches(['-', '.']).to_owned()
+}
+
+/// What the pod's UTS namespace and `/etc/hostname` say: the hostname, or with `setHostnameAsFQDN` the full name, where
+/// the pod has a `domain`. One that is too long is not cut.
+pub(crate) fn kernel_name(
+    hostname: &str,
+    domain: Option<&str>,
+    as_full_name: bool,
+) -> Result<String, String> {
+    let Some(domain) = domain.filter(|_| as_full_name) else { return Ok(hostname.to_owned()) };
+    let name = format!("{hostname}.{domain}");
+    if name.len() <= FULL_NAME_CHARACTERS {
+        return Ok(name);
+    }
+    Err(format!(
+        "spec.setHostnameAsFQDN: {name} has {} characters, and a host name has at most {FULL_NAME_CHARACTERS}: \
+         shorten hostname or subdomain",
+        name.len()
+    ))
 }
 
 /// `/etc/hosts` of a pod with a network of its own. `domain` is what follows the hostname in its full name.
@@ -172,8 +195,9 @@ fn merge(config: &mut DnsConfig, own: &DnsConfig) {
 
 fn within_limits(config: &mut DnsConfig) {
     config.nameservers.truncate(NAMESERVER_LIMIT);
-    config.searches.retain(|domain| domain.len() <= DOMAIN_CHARACTERS);
+    // In this order: one that is too long takes a place all the same.
     config.searches.truncate(SEARCH_LIMIT);
+    config.searches.retain(|domain| domain.len() <= DOMAIN_CHARACTERS);
     while config.searches.join(" ").len() > SEARCH_CHARACTERS {
         config.searches.pop();
     }
@@ -194,13 +218,19 @@ impl FromStr for HostAlias {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (ip, names) = text.split_once('=').ok_or_else(|| format!("{text:?} is not IP=NAME,NAME..."))?;
-        let ip = ip.parse().map_err(|_| format!("{ip:?} is not an IP address"))?;
+        ip.parse::<IpAddr>().map_err(|_| format!("{ip:?} is not an IP address"))?;
         let hostnames: Vec<String> = names.split(',').map(str::to_owned).collect();
         if hostnames.iter().any(|name| name.is_empty() || name.contains(char::is_whitespace)) {
             return Err(format!("{names:?} is not a list of names"));
         }
-        Ok(Self { ip, hostnames })
+        Ok(Self { ip: ip.to_owned(), hostnames })
     }
+}
+
+fn written_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse::<IpAddr>().map_err(D::Error::custom)?;
+    Ok(text)
 }
 
 /// The word of the API.
@@ -309,7 +339,7 @@ mod tests {
 
     fn aliases() -> Vec<HostAlias> {
         let alias = |ip: &str, names: &[&str]| HostAlias {
-            ip: ip.parse().unwrap(),
+            ip: ip.to_owned(),
             hostnames: names.iter().map(ToString::to_string).collect(),
         };
         vec![alias("172.24.238.8", &["cka01", "master"]), alias("172.25.159.103", &["cka02", "worker"])]
@@ -448,6 +478,45 @@ mod tests {
         check(DnsPolicy::Default, false, &line(&long), None, &line(&long[..8]));
         let absurd = [String::from("ok"), "y".repeat(254)];
         check(DnsPolicy::Default, false, &line(&absurd), None, "search ok\n");
+        let late = ["y".repeat(254)].into_iter().chain(domains.clone()).collect::<Vec<_>>();
+        check(DnsPolicy::Default, false, &line(&late), None, &line(&domains[..31]));
+    }
+
+    #[test]
+    fn limits_hold_for_what_is_merged() {
+        let own = "search a b\nnameserver 1.1.1.1\nnameserver 1.1.1.2\nnameserver 1.1.1.3\noptions debug ndots:1 debug\n";
+        let expected = "search default.svc.cluster.local svc.cluster.local cluster.local a b\n\
+            nameserver 10.96.0.10\nnameserver 1.1.1.1\nnameserver 1.1.1.2\noptions ndots:1 debug\n";
+        check(DnsPolicy::ClusterFirst, false, NODE, Some(own), expected);
+    }
+
+    #[test]
+    fn an_option_of_the_pod_without_a_value_takes_the_value_away() {
+        let expected = CLUSTER.replace("ndots:5", "ndots");
+        check(DnsPolicy::ClusterFirst, false, NODE, Some("options ndots\n"), &expected);
+    }
+
+    #[test]
+    fn a_cluster_without_dns_leaves_the_pod_to_the_nodes() {
+        let cluster = ClusterDns { namespace: "default", domain: "cluster.local", addresses: &[] };
+        let text = resolv_conf(DnsPolicy::ClusterFirst, false, cluster, &DnsConfig::parse(NODE), None);
+        assert_eq!(text, NODE);
+    }
+
+    #[test]
+    fn full_names() {
+        let domain = Some("sub.ns.svc.cluster.local");
+        assert_eq!(kernel_name("web", domain, true).as_deref(), Ok("web.sub.ns.svc.cluster.local"));
+        assert_eq!(kernel_name("web", domain, false).as_deref(), Ok("web"));
+        assert_eq!(kernel_name("web", None, true).as_deref(), Ok("web"));
+        let longest = "a".repeat(39);
+        assert_eq!(kernel_name(&longest, domain, true).map(|name| name.len()), Ok(64));
+        let error = kernel_name(&"a".repeat(40), domain, true).unwrap_err();
+        assert!(
+            error.ends_with(
+                "has 65 characters, and a host name has at most 64: shorten hostname or subdomain"
+            )
+        );
     }
 
     #[test]

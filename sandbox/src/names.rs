@@ -22,6 +22,15 @@ pub(crate) fn subdomain(path: &str, name: &str) -> Result<(), String> {
     Err(format!("{path}: {name:?} is not a DNS name: at most 253 of a-z, 0-9, - and ."))
 }
 
+/// A search domain, which may end with a dot, be nothing else, or have a `_` as names of services do (RFC 2782).
+pub(crate) fn search(path: &str, domain: &str) -> Result<(), String> {
+    let name = domain.strip_suffix('.').unwrap_or(domain);
+    if domain == "." || subdomain(path, &name.replace('_', "x")).is_ok() {
+        return Ok(());
+    }
+    Err(format!("{path}: {domain:?} is not a search domain: at most 253 of a-z, 0-9, -, _ and ."))
+}
+
 fn is_label(label: &str) -> bool {
     let inner = label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     inner && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')

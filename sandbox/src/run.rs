@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::container::{ContainerError, Surroundings};
 use crate::detached::{self, Notice};
 use crate::directory::{DirectoryError, Lock, PodDirectory};
-use crate::files::{ClusterDns, DnsConfig, hostname, hosts, hosts_on_host_network, resolv_conf};
+use crate::files::{ClusterDns, DnsConfig, hostname, hosts, hosts_on_host_network, kernel_name, resolv_conf};
 use crate::host_port::HostPort;
 use crate::life::Life;
 use crate::manifest::{Container, Pod, PortProtocol};
@@ -167,22 +167,22 @@ fn claimed(
     // A runner of this name may have been killed.
     clean(&pod.id(), &settings.cgroup, &settings.bpf_dir).map_err(failed)?;
     directory.empty()?;
-    let hostname = pod_hostname(pod)?;
+    let names = Names::of(pod, &settings.cluster_domain)?;
     let sandbox = Sandbox::make(&SandboxOptions {
         pod: &pod.id(),
         settings,
-        hostname: &hostname,
+        hostname: &names.kernel,
         host_ports: &[pod.host_ports(), options.publish.clone()].concat(),
         host_network: pod.work.host_network,
         share_processes: pod.work.share_process_namespace,
     });
     let sandbox = sandbox.map_err(failed)?;
-    write_files(pod, settings, directory, &sandbox, &hostname)?;
+    write_files(pod, settings, directory, &sandbox, &names)?;
     let around = Surroundings {
         pod,
         settings,
         addresses: &sandbox.addresses,
-        hostname: &hostname,
+        hostname: &names.kernel,
         directory,
         rootfs: options.rootfs.as_deref(),
     };
@@ -190,11 +190,30 @@ fn claimed(
     Life::new(around, &sandbox, stop, log)?.live(notice)
 }
 
-fn pod_hostname(pod: &Pod) -> io::Result<String> {
-    if pod.work.host_network {
-        return Ok(std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim_end().to_owned());
+/// How a pod is called.
+struct Names {
+    /// What the kernel and `/etc/hostname` say.
+    kernel: String,
+    /// In `/etc/hosts`, where the pod has its own.
+    hostname: String,
+    /// What follows it in the full name.
+    domain: Option<String>,
+}
+
+impl Names {
+    fn of(pod: &Pod, cluster_domain: &str) -> Result<Self, RunError> {
+        if pod.work.host_network {
+            let node = std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim_end().to_owned();
+            return Ok(Self { kernel: node.clone(), hostname: node, domain: None });
+        }
+        let (naming, namespace) = (&pod.naming, &pod.metadata.namespace);
+        let hostname = hostname(&pod.metadata.name, naming.hostname.as_deref());
+        let subdomain = naming.subdomain.as_deref().filter(|name| !name.is_empty());
+        let domain = subdomain.map(|name| format!("{name}.{namespace}.svc.{cluster_domain}"));
+        let kernel = kernel_name(&hostname, domain.as_deref(), naming.full_hostname)
+            .map_err(|problem| RunError::Name(format!("pod {}: {problem}", pod.id())))?;
+        Ok(Self { kernel, hostname, domain })
     }
-    Ok(hostname(&pod.metadata.name, pod.naming.hostname.as_deref()))
 }
 
 fn write_files(
@@ -202,16 +221,14 @@ fn write_files(
     settings: &Settings,
     directory: &PodDirectory,
     sandbox: &Sandbox,
-    hostname: &str,
+    names: &Names,
 ) -> Result<(), RunError> {
     let naming = &pod.naming;
     let namespace = &pod.metadata.namespace;
-    let subdomain = naming.subdomain.as_deref().filter(|name| !name.is_empty());
-    let domain = subdomain.map(|name| format!("{name}.{namespace}.svc.{}", settings.cluster_domain));
     let hosts = if pod.work.host_network {
         hosts_on_host_network(&std::fs::read_to_string("/etc/hosts")?, &naming.host_aliases)
     } else {
-        hosts(&sandbox.addresses, hostname, domain.as_deref(), &naming.host_aliases)
+        hosts(&sandbox.addresses, &names.hostname, names.domain.as_deref(), &naming.host_aliases)
     };
     let cluster =
         ClusterDns { namespace, domain: &settings.cluster_domain, addresses: &settings.cluster_dns };
@@ -220,7 +237,7 @@ fn write_files(
     let resolv_conf = resolv_conf(naming.dns_policy, pod.work.host_network, cluster, &upstream, own);
     directory.write("hosts", &hosts)?;
     directory.write("resolv.conf", &resolv_conf)?;
-    directory.write("hostname", &format!("{hostname}\n"))?;
+    directory.write("hostname", &format!("{}\n", names.kernel))?;
     Ok(())
 }
 

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use super::pod::{Container, Naming, Pod, Work};
-use crate::files::DnsPolicy;
-use crate::names::{label, subdomain};
+use crate::files::{DnsConfig, DnsPolicy, NAMESERVER_LIMIT, SEARCH_CHARACTERS, SEARCH_LIMIT};
+use crate::names::{label, search, subdomain};
 
 /// The fields of a pod that a variable may take its value from; two more take a key.
 const FIELDS: [&str; 8] = [
@@ -97,9 +97,41 @@ fn naming(naming: &Naming) -> Result<(), String> {
             label(path, name)?;
         }
     }
+    for (index, alias) in naming.host_aliases.iter().enumerate() {
+        for (number, name) in alias.hostnames.iter().enumerate() {
+            subdomain(&format!("spec.hostAliases[{index}].hostnames[{number}]"), name)?;
+        }
+    }
     let nameservers = naming.dns_config.as_ref().map_or(0, |config| config.nameservers.len());
     if naming.dns_policy == DnsPolicy::None && nameservers == 0 {
         return Err("spec.dnsConfig.nameservers: is wanted with dnsPolicy None".to_owned());
+    }
+    naming.dns_config.as_ref().map_or(Ok(()), dns_config)
+}
+
+/// What the API server takes; what the cluster and the node add may go over the limits, and is cut.
+fn dns_config(config: &DnsConfig) -> Result<(), String> {
+    let characters = config.searches.join(" ").len();
+    for (field, count, limit, what) in [
+        ("nameservers", config.nameservers.len(), NAMESERVER_LIMIT, "entries"),
+        ("searches", config.searches.len(), SEARCH_LIMIT, "entries"),
+        ("searches", characters, SEARCH_CHARACTERS, "characters"),
+    ] {
+        if count > limit {
+            return Err(format!("spec.dnsConfig.{field}: {count} {what}, and {limit} are the most"));
+        }
+    }
+    for (index, domain) in config.searches.iter().enumerate() {
+        search(&format!("spec.dnsConfig.searches[{index}]"), domain)?;
+    }
+    for (index, option) in config.options.iter().enumerate() {
+        let words = [Some(&option.name), option.value.as_ref()];
+        if option.name.is_empty()
+            || words.into_iter().flatten().any(|word| word.contains(char::is_whitespace))
+        {
+            let path = format!("spec.dnsConfig.options[{index}]");
+            return Err(format!("{path}: a name is wanted, and no blank in it or in the value"));
+        }
     }
     Ok(())
 }

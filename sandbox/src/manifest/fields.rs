@@ -53,6 +53,7 @@ const SPEC: Fields = &[
     ("hostAliases", List(&[("ip", Used), ("hostnames", Used)])),
     ("hostname", Used),
     ("subdomain", Used),
+    ("setHostnameAsFQDN", Used),
     ("dnsPolicy", Used),
     ("dnsConfig", Object(DNS_CONFIG)),
     ("hostNetwork", Used),
@@ -85,7 +86,6 @@ const SPEC: Fields = &[
     ("securityContext", NoEffect),
     ("serviceAccount", NoEffect),
     ("serviceAccountName", NoEffect),
-    ("setHostnameAsFQDN", NoEffect),
     ("tolerations", NoEffect),
     ("topologySpreadConstraints", NoEffect),
 ];

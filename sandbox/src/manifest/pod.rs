@@ -71,6 +71,9 @@ pub struct Naming {
     pub hostname: Option<String>,
     /// `subdomain`.
     pub subdomain: Option<String>,
+    /// `setHostnameAsFQDN`.
+    #[serde(default, rename = "setHostnameAsFQDN")]
+    pub full_hostname: bool,
     /// `hostAliases`.
     #[serde(default)]
     pub host_aliases: Vec<HostAlias>,
@@ -236,6 +239,7 @@ impl Pod {
             naming: Naming {
                 hostname: None,
                 subdomain: None,
+                full_hostname: false,
                 host_aliases: Vec::new(),
                 dns_policy: DnsPolicy::ClusterFirst,
                 dns_config: None,

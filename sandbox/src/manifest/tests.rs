@@ -160,6 +160,32 @@ fn what_belongs_together() {
         ),
         (
             pod(
+                "spec:\n  containers: [{name: c}]\n  dnsConfig: {nameservers: [1.1.1.1, 1.1.1.2, 1.1.1.3, 1.1.1.4]}\n",
+            ),
+            "pod.yaml: Pod default/web: spec.dnsConfig.nameservers: 4 entries, and 3 are the most",
+        ),
+        (
+            pod("spec:\n  containers: [{name: c}]\n  dnsConfig: {searches: [a.b., ., _tcp.c, 'd e']}\n"),
+            "pod.yaml: Pod default/web: spec.dnsConfig.searches[3]: \"d e\" is not a search domain: at most 253 of \
+             a-z, 0-9, -, _ and .",
+        ),
+        (
+            pod("spec:\n  containers: [{name: c}]\n  dnsConfig: {options: [{name: edns0}, {value: '5'}]}\n"),
+            "pod.yaml: Pod default/web: spec.dnsConfig.options[1]: missing field `name`",
+        ),
+        (
+            pod(
+                "spec:\n  containers: [{name: c}]\n  dnsConfig: {options: [{name: ndots, value: '5 debug'}]}\n",
+            ),
+            "pod.yaml: Pod default/web: spec.dnsConfig.options[0]: a name is wanted, and no blank in it or in the value",
+        ),
+        (
+            pod("spec:\n  containers: [{name: c}]\n  hostAliases: [{ip: '::1', hostnames: [a, B_c]}]\n"),
+            "pod.yaml: Pod default/web: spec.hostAliases[0].hostnames[1]: \"B_c\" is not a DNS name: at most 253 of \
+             a-z, 0-9, - and .",
+        ),
+        (
+            pod(
                 "spec:\n  containers: [{name: c, env: [{name: A, valueFrom: {fieldRef: {fieldPath: status.podlP}}}]}]\n",
             ),
             "pod.yaml: Pod default/web: spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: \"status.podlP\" is \

@@ -26,6 +26,36 @@ fn a_pod_has_its_own_files_name_and_environment() {
 }
 
 #[test]
+fn a_pod_with_a_subdomain_may_have_its_full_name_as_hostname() {
+    let Some(node) = node() else { return };
+    let look =
+        "hostname; cat /etc/hostname; echo $HOSTNAME; tail -n +8 /etc/hosts | sed 's/^10[.][0-9.]*/IP/'";
+    let pod = |more: &str| {
+        manifest(&format!(
+            "  hostname: w\n{more}  hostAliases:\n  - {{ip: 'FD00::1', hostnames: [one]}}\n  - {{ip: 192.0.2.1, hostnames: [two, three.four]}}\n\
+             \x20 containers:\n  - {{name: main, command: [sh, -c, \"{look}\"]}}\n"
+        ))
+    };
+    let aliases = "# Entries added by HostAliases.\nFD00::1\tone\n192.0.2.1\ttwo\tthree.four";
+    let full = "w.sub.default.svc.cluster.local";
+    for (more, kernel, line) in [
+        ("  subdomain: sub\n  setHostnameAsFQDN: true\n", full, format!("{full}\tw")),
+        ("  subdomain: sub\n", "w", format!("{full}\tw")),
+        ("  setHostnameAsFQDN: true\n", "w", "w".to_owned()),
+    ] {
+        let (code, text) = node.run(pod(more));
+        assert_eq!(
+            (code, text),
+            (0, format!("{kernel}\n{kernel}\n{kernel}\nIP\t{line}\n{aliases}")),
+            "{more}"
+        );
+    }
+    let long = format!("  subdomain: {}\n  setHostnameAsFQDN: true\n", "s".repeat(60));
+    assert_eq!(node.run(pod(&long)).0, 99);
+    node.assert_empty();
+}
+
+#[test]
 fn variables_are_expanded_and_fields_filled_in() {
     let Some(node) = node() else { return };
     let (code, text) = node.run(manifest(
