@@ -28,6 +28,8 @@ pub(crate) struct Network {
     pub outside: String,
     /// The namespace outside is another node's, and stays.
     is_guest: bool,
+    /// The node has no IPv4.
+    ipv6_only: bool,
 }
 
 /// Where another node is.
@@ -44,8 +46,9 @@ impl Network {
     ///
     /// # Errors
     /// A command of iproute2 failed.
-    pub(crate) fn create(name: &str, site: &Site) -> Result<Self> {
-        let network = Self { node: name.to_owned(), outside: format!("{name}-out"), is_guest: false };
+    pub(crate) fn create(name: &str, site: &Site, ipv6_only: bool) -> Result<Self> {
+        let network =
+            Self { node: name.to_owned(), outside: format!("{name}-out"), is_guest: false, ipv6_only };
         ip(&["netns", "add", &network.node])?;
         ip(&["netns", "add", &network.outside])?;
         let outside = &network.outside;
@@ -66,8 +69,9 @@ impl Network {
     ///
     /// # Errors
     /// A command of iproute2 failed.
-    pub(crate) fn join(&self, name: &str, site: &Site, place: Place) -> Result<Self> {
-        let network = Self { node: name.to_owned(), outside: self.outside.clone(), is_guest: true };
+    pub(crate) fn join(&self, name: &str, (site, ipv6_only): (&Site, bool), place: Place) -> Result<Self> {
+        let network =
+            Self { node: name.to_owned(), outside: self.outside.clone(), is_guest: true, ipv6_only };
         let outside = &network.outside;
         ip(&["netns", "add", &network.node])?;
         network.plug("second", site)?;
@@ -101,7 +105,9 @@ impl Network {
         ip(&["-n", node, "link", "add", "uplink", "type", "veth", "peer", "name", link, "netns", outside])?;
         // Not for all links of the node: those of its pods are the daemon's to make right.
         settle_links(node, "uplink")?;
-        add_address(node, "uplink", &format!("{}/24", site.node4))?;
+        if !self.ipv6_only {
+            add_address(node, "uplink", &format!("{}/24", site.node4))?;
+        }
         add_address(node, "uplink", &format!("{}/64", site.node6))?;
         for link in ["lo", "uplink"] {
             ip(&["-n", node, "link", "set", link, "up"])?;
@@ -110,7 +116,9 @@ impl Network {
     }
 
     fn add_default_routes(&self, site: &Site) -> Result<()> {
-        ip(&["-n", &self.node, "route", "add", "default", "via", site.router4])?;
+        if !self.ipv6_only {
+            ip(&["-n", &self.node, "route", "add", "default", "via", site.router4])?;
+        }
         ip(&["-n", &self.node, "-6", "route", "add", "default", "via", site.router6])
     }
 

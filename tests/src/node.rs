@@ -78,6 +78,8 @@ pub struct Options {
     pub log: &'static str,
     /// The only capabilities of the daemon, as setpriv(1) has them: `+bpf,+net_admin`; empty for all.
     pub capabilities: &'static str,
+    /// Neither the node nor its pods nor services have IPv4.
+    pub ipv6_only: bool,
 }
 
 /// A node of this machine.
@@ -126,7 +128,7 @@ impl Node {
     /// What could not be made.
     pub fn create(options: Options) -> Result<Self> {
         let name = new_name();
-        Self::create_in(Network::create(&name, FIRST)?, FIRST, options)
+        Self::create_in(Network::create(&name, FIRST, options.ipv6_only)?, FIRST, options)
     }
 
     /// Makes another node without starting its daemon, connected to this one. It must be dropped first.
@@ -138,7 +140,7 @@ impl Node {
             Place::Beside => BESIDE,
             Place::Behind => BEHIND,
         };
-        Self::create_in(self.network.join(&new_name(), site, place)?, site, options)
+        Self::create_in(self.network.join(&new_name(), (site, options.ipv6_only), place)?, site, options)
     }
 
     fn create_in(network: Network, site: &'static Site, options: Options) -> Result<Self> {
@@ -230,17 +232,20 @@ impl Node {
     /// The flags of `fairway run`, without its source of objects.
     pub fn run_flags(&self) -> Vec<String> {
         let cgroup = self.cgroup.display().to_string();
+        let pod_cidrs = self.pod_cidrs().join(",");
+        let service_cidrs = self.in_use(&["10.96.0.0/16", "fd00:96::/112"]).join(",");
+        let upstream = self.in_use(&[self.site.router4, self.site.router6])[0];
         let mut flags: Vec<String> = [
             "--node-name",
             self.site.name,
             "--cgroup",
             &cgroup,
             "--pod-cidr",
-            self.site.pod_cidrs,
+            &pod_cidrs,
             "--service-cidr",
-            "10.96.0.0/16,fd00:96::/112",
+            &service_cidrs,
             "--dns-upstream",
-            self.site.router4,
+            upstream,
         ]
         .map(str::to_owned)
         .to_vec();
@@ -372,6 +377,21 @@ impl Node {
     /// The name of the namespace of the router.
     pub fn outside(&self) -> &str {
         &self.network.outside
+    }
+
+    /// Its addresses on its link.
+    pub fn addresses(&self) -> Vec<&'static str> {
+        self.in_use(&[self.site.node4, self.site.node6])
+    }
+
+    /// The ranges of its pods.
+    pub fn pod_cidrs(&self) -> Vec<&'static str> {
+        self.in_use(&self.site.pod_cidrs.split(',').collect::<Vec<_>>())
+    }
+
+    /// Those addresses or ranges of a family that the node has.
+    fn in_use<'a>(&self, all: &[&'a str]) -> Vec<&'a str> {
+        all.iter().copied().filter(|text| !self.options.ipv6_only || text.contains(':')).collect()
     }
 
     /// Which node it is.

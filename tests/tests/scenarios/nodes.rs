@@ -18,29 +18,32 @@ struct Pair<'a> {
 /// The Node objects of nodes.
 pub(crate) fn node_objects(nodes: &[&Node]) -> String {
     let object = |node: &&Node| {
-        let site = node.site();
-        let addresses = [site.node4, site.node6]
-            .map(|address| format!("{{type: InternalIP, address: \"{address}\"}}"))
-            .join(", ");
-        let ranges: Vec<String> = site.pod_cidrs.split(',').map(|range| format!("\"{range}\"")).collect();
+        let address = |address: &&str| format!("{{type: InternalIP, address: \"{address}\"}}");
+        let addresses: Vec<String> = node.addresses().iter().map(address).collect();
+        let ranges: Vec<String> = node.pod_cidrs().iter().map(|range| format!("\"{range}\"")).collect();
         format!(
-            "apiVersion: v1\nkind: Node\nmetadata: {{name: {}}}\nspec: {{podCIDRs: [{}]}}\nstatus: {{addresses: [{addresses}]}}\n---\n",
-            site.name,
+            "apiVersion: v1\nkind: Node\nmetadata: {{name: {}}}\nspec: {{podCIDRs: [{}]}}\nstatus: {{addresses: [{}]}}\n---\n",
+            node.site().name,
             ranges.join(", "),
+            addresses.join(", "),
         )
     };
     nodes.iter().map(object).collect()
 }
 
-fn options() -> Options {
-    let flags = ["--node-routes", "auto"].map(str::to_owned).to_vec();
-    Options { flags, ..Options::default() }
+/// Which families the nodes, their pods and their services have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Families {
+    Both,
+    Ipv6Only,
 }
 
 /// Runs a test on two nodes with a pod each.
-fn run(place: Place, test: impl FnOnce(&mut Node, &mut Node, &[Pod; 2]) -> Result<()>) {
-    Node::run(options(), |first| {
-        let mut second = first.create_other(place, options())?;
+fn run(place: Place, families: Families, test: impl FnOnce(&mut Node, &mut Node, &[Pod; 2]) -> Result<()>) {
+    let flags = ["--node-routes", "auto"].map(str::to_owned).to_vec();
+    let options = Options { flags, ipv6_only: families == Families::Ipv6Only, ..Options::default() };
+    Node::run(options.clone(), |first| {
+        let mut second = first.create_other(place, options)?;
         let objects = node_objects(&[first, &second]);
         first.write("nodes.yaml", &objects)?;
         second.write("nodes.yaml", &objects)?;
@@ -112,6 +115,13 @@ fn survive(first: &mut Node, second: &mut Node, pods: &[Pod; 2]) -> Result<()> {
     ensure!(routes(first)? == before, "not as it was:\n{before}{}", routes(first)?);
     ensure!(first.daemon()?.metric("fairway_network_repairs_total", "pod-route")? > 0.0, "not reported");
 
+    // Each pod asks its own node for names.
+    for (node, pod) in [&*first, &*second].into_iter().zip(pods) {
+        let found = pod.exec(node, &["getent", "ahosts", "kubernetes.default.svc.cluster.local"])?;
+        let address = if node.addresses().len() == 1 { "fd00:96::" } else { "10.96.0.1" };
+        ensure!(found.success()?.stdout.contains(address), "{}: no such name", pod.name);
+    }
+
     // The node goes: nothing leads there any more.
     first.write("nodes.yaml", &node_objects(&[first]))?;
     until("the routes to go", || {
@@ -121,37 +131,50 @@ fn survive(first: &mut Node, second: &mut Node, pods: &[Pod; 2]) -> Result<()> {
     })
 }
 
+fn straight(first: &mut Node, second: &mut Node, pods: &[Pod; 2]) -> Result<()> {
+    survive(first, second, pods)?;
+    let links = first.command(&["ip", "link", "show"])?.success()?.stdout;
+    ensure!(!links.contains("fairway.vxlan"), "{links}");
+    Ok(())
+}
+
 #[test]
 fn pods_of_two_nodes_on_one_link_reach_each_other_straight() {
-    run(Place::Beside, |first, second, pods| {
-        survive(first, second, pods)?;
-        let links = first.command(&["ip", "link", "show"])?.success()?.stdout;
-        ensure!(!links.contains("fairway.vxlan"), "{links}");
-        Ok(())
-    });
+    run(Place::Beside, Families::Both, straight);
+}
+
+#[test]
+fn nodes_with_ipv6_alone_reach_each_other_straight() {
+    run(Place::Beside, Families::Ipv6Only, straight);
+}
+
+fn through_vxlan(first: &mut Node, second: &mut Node, pods: &[Pod; 2]) -> Result<()> {
+    let reach =
+        |first: &Node, second: &Node| Pair { nodes: [first, second], pods: pods.clone() }.reach_each_other();
+    reach(first, second)?;
+    first.command(&["ip", "link", "delete", "fairway.vxlan"])?.success()?;
+    second.command(&["bridge", "fdb", "flush", "dev", "fairway.vxlan"])?.success()?;
+    second.command(&["ip", "link", "set", "fairway.vxlan", "down"])?.success()?;
+    reach(first, second)?;
+    survive(first, second, pods)?;
+    let links = first.command(&["ip", "link", "show"])?.success()?.stdout;
+    ensure!(!links.contains("fairway.vxlan"), "nobody is behind it:\n{links}");
+    Ok(())
 }
 
 #[test]
 fn pods_of_two_nodes_behind_a_router_reach_each_other_by_vxlan() {
-    run(Place::Behind, |first, second, pods| {
-        let reach = |first: &Node, second: &Node| {
-            Pair { nodes: [first, second], pods: pods.clone() }.reach_each_other()
-        };
-        reach(first, second)?;
-        first.command(&["ip", "link", "delete", "fairway.vxlan"])?.success()?;
-        second.command(&["bridge", "fdb", "flush", "dev", "fairway.vxlan"])?.success()?;
-        second.command(&["ip", "link", "set", "fairway.vxlan", "down"])?.success()?;
-        reach(first, second)?;
-        survive(first, second, pods)?;
-        let links = first.command(&["ip", "link", "show"])?.success()?.stdout;
-        ensure!(!links.contains("fairway.vxlan"), "nobody is behind it:\n{links}");
-        Ok(())
-    });
+    run(Place::Behind, Families::Both, through_vxlan);
+}
+
+#[test]
+fn nodes_with_ipv6_alone_reach_each_other_by_vxlan() {
+    run(Place::Behind, Families::Ipv6Only, through_vxlan);
 }
 
 #[test]
 fn the_ranges_of_a_node_change_while_the_daemon_runs() {
-    run(Place::Beside, |first, second, _| {
+    run(Place::Beside, Families::Both, |first, second, _| {
         let objects = node_objects(&[first, second]);
         let moved = objects.replace("10.244.2.0/24", "10.244.9.0/24");
         ensure!(moved != objects, "the range is in the manifest");
