@@ -119,6 +119,7 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
         health: health.clone(),
         metrics,
         surroundings,
+        released: keeper.released(),
         reported: Reported::new(reports.notices()),
     };
     tasks.spawn("stepper", stepper.run(snapshots, asked, tasks.cancel.clone()));

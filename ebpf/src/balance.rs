@@ -58,6 +58,10 @@ pub fn connect<K: Kernel>(kernel: &K, key: &FrontendKey) -> Verdict {
             if let Stop::Leave(Reason::NoFrontend) = stop
                 && let Some((address, port)) = lead(kernel, key)
             {
+                // Without it nobody could tell that the socket ends with the pod.
+                if !kernel.add_record(&Record::of_host_port(key)) {
+                    kernel.count(Reason::NotRecorded);
+                }
                 return Verdict::Send(address, port);
             }
             return stop.verdict(kernel);

@@ -31,6 +31,28 @@ pub struct Record {
 const _: () = assert!(size_of::<Record>() == 32);
 
 impl Record {
+    /// In place of a backend id, none of which is as large.
+    const HOST_PORT: u32 = u32::MAX;
+
+    /// The record of a socket that dialled `key`, a port of the node, and was led to a pod. It has no backend.
+    #[inline(always)]
+    pub const fn of_host_port(key: &FrontendKey) -> Self {
+        Self {
+            version: VERSION_WORD,
+            port: key.port(),
+            address: *key.address(),
+            service: 0,
+            backend: Self::HOST_PORT,
+            check: 0,
+        }
+    }
+
+    /// Whether the socket was led to a pod by a port of the node.
+    #[inline(always)]
+    pub const fn is_of_host_port(&self) -> bool {
+        self.backend == Self::HOST_PORT
+    }
+
     /// The record of a socket that dialled `key` and was sent to `backend`, whose id is `id`.
     #[inline(always)]
     pub const fn new(key: &FrontendKey, id: u32, backend: &Backend) -> Self {

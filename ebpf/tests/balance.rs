@@ -413,9 +413,12 @@ fn a_host_port_leads_to_its_pod_where_no_frontend_does() {
     }
     assert_eq!(connect(&fake, &vip), sent_to(1), "a service wins");
     assert_eq!(connect(&fake, &key("192.0.2.10", 80, TCP)), led);
-    assert_eq!(peer(&fake), None, "what it dialled before is over");
+    assert_eq!(fake.seen.closed.take(), Some(1), "what it dialled before is over");
+    assert_eq!(peer(&fake), Some((address("192.0.2.10"), Port::new(80))));
+    assert!(fake.record().is_some_and(|record| record.is_of_host_port()));
     assert_eq!(connect(&fake, &key("127.0.0.1", 80, TCP)), led);
     assert_eq!(connect(&fake, &key("192.0.2.11", 80, TCP)), Verdict::Leave, "another node's address");
+    assert_eq!((peer(&fake), fake.seen.closed.get()), (None, None), "no backend counts it");
     assert_eq!(connect(&fake, &key("::1", 80, TCP)), Verdict::Leave, "the pod has no IPv6");
     assert_eq!(send(&fake, &key("192.0.2.10", 53, UDP)), led);
     let shown = receive(&fake, address("10.244.0.9"), Port::new(8080), false);

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,7 @@ use ebpf::maps;
 
 use crate::layouts::{Layouts, outgrow};
 use crate::proxy::Config;
+use crate::sockets::SocketMaps;
 use crate::sys;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fairway-ebpf"));
@@ -159,11 +160,17 @@ impl Programs {
         &mut self.ebpf
     }
 
-    /// The pinned maps of records and of pods that were found.
-    pub(crate) fn socket_maps(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+    /// The pinned maps that speak of sockets.
+    pub(crate) fn socket_maps(&self) -> io::Result<SocketMaps> {
         let absent = || io::Error::from(io::ErrorKind::NotFound);
         let open = |path: PathBuf| sys::open_pinned(&path)?.ok_or_else(absent);
-        Ok((open(self.bpf_dir.join(maps::REVERSE))?, open(self.layouts.own.join(maps::FOUND))?))
+        let own = |name: &str| open(self.layouts.own.join(name));
+        Ok(SocketMaps {
+            reverse: open(self.bpf_dir.join(maps::REVERSE))?,
+            found: own(maps::FOUND)?,
+            host_ports: own(maps::HOSTPORTS)?,
+            pods: own(maps::PODS)?,
+        })
     }
 
     /// Puts the programs to work: pinned links get them, missing links are made. If one hook fails, those made

@@ -142,7 +142,7 @@ impl Proxy {
         // A hook may still hold what the process before this one freed last.
         sys::barrier().map_err(Error::Barrier)?;
         let maps = programs.socket_maps();
-        let terminator = maps.and_then(|(reverse, found)| Terminator::start(reverse, found, config.end_tcp));
+        let terminator = maps.and_then(|maps| Terminator::start(maps, config.end_tcp));
         let terminator = terminator.map_err(Error::Terminator)?;
         let probe = Probe::open(&config.cgroup);
         let planner = Planner::new(Facts {
@@ -289,6 +289,11 @@ impl Proxy {
     /// What was ended because its endpoint is gone (R9).
     pub fn ended(&self) -> Ended {
         self.terminator.ended()
+    }
+
+    /// Has the sockets looked at whose pod may be gone: a port of the node was given back. What is stale ends soon.
+    pub fn look_at_sockets(&self) {
+        self.terminator.look(self.planner.snapshot(), self.planner.tables());
     }
 
     /// The handle that lists the connections through frontends.

@@ -3,6 +3,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -11,6 +12,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_OBJ_PIN: libc::c_long = 6;
@@ -58,7 +60,7 @@ struct ProgQuery {
 
 const _: () = assert!(size_of::<ProgQuery>() == 64);
 
-/// For BPF_MAP_UPDATE_ELEM and BPF_MAP_DELETE_ELEM.
+/// For BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM and BPF_MAP_DELETE_ELEM.
 #[repr(C)]
 struct Element {
     map: u32,
@@ -191,6 +193,18 @@ pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let attr = ObjGet { path: path.as_ptr() as u64, fd: raw(object), flags: 0 };
     bpf(BPF_OBJ_PIN, &attr).map(drop)
+}
+
+/// An element of a map; `V` must be its value, of any bits.
+pub(crate) fn lookup<K, V: Copy>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    let mut value = MaybeUninit::<V>::uninit();
+    let (key, found) = (std::ptr::from_ref(key) as u64, value.as_mut_ptr() as u64);
+    match bpf(BPF_MAP_LOOKUP_ELEM, &Element { map: raw(map), padding: 0, key, value: found, flags: 0 }) {
+        // SAFETY: the kernel has written the value.
+        Ok(_) => Ok(Some(unsafe { value.assume_init() })),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Inserts an element into a map; one that is there already stays, unless `overwrite`.

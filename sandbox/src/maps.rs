@@ -55,20 +55,23 @@ pub(crate) fn forget(bpf_dir: Option<&Path>, index: u32, cookie: Option<u64>) {
     }
 }
 
-/// How many entries the maps have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What the maps have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MapEntries {
-    /// Two for each pod.
+    /// How many entries: two for each pod.
     pub pods: usize,
-    /// One for each hostPort and family.
+    /// How many entries: one for each hostPort and family.
     pub host_ports: usize,
+    /// The host ends of pods that have hostPorts.
+    pub led_to: BTreeSet<u32>,
 }
 
 /// Counts what the maps say of pods.
 pub fn map_entries(bpf_dir: &Path) -> Result<MapEntries, MapError> {
     let pods = Pods::open(bpf_dir)?.map(|pods| pods.keys()).transpose()?.unwrap_or_default();
     let ports = HostPorts::open(bpf_dir)?.map(|ports| ports.entries()).transpose()?.unwrap_or_default();
-    Ok(MapEntries { pods: pods.len(), host_ports: ports.len() })
+    let led_to = ports.iter().map(|(_, entry)| entry.index).collect();
+    Ok(MapEntries { pods: pods.len(), host_ports: ports.len(), led_to })
 }
 
 /// Removes what the maps say of pods that are gone; how many entries that was. Called in the network namespace of the

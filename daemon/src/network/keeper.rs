@@ -2,6 +2,7 @@
 //! links, addresses and routes, and now and then. One path for making, changing and repairing; what had to be put
 //! back is told.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +60,10 @@ pub(crate) struct Keeper {
     masqueraded: Option<sandbox::Masquerade>,
     /// What the packet engine was told last.
     surroundings: watch::Sender<Option<Surroundings>>,
+    /// The host ends of pods that have hostPorts, as they were at the last look.
+    led_to: BTreeSet<u32>,
+    /// Marked when one of them has gone.
+    released: watch::Sender<()>,
     /// What stands in the way, as it was logged.
     problems: Vec<String>,
 }
@@ -89,6 +94,8 @@ impl Keeper {
             routes: None,
             masqueraded: None,
             surroundings: watch::Sender::new(None),
+            led_to: BTreeSet::new(),
+            released: watch::Sender::new(()),
             problems: Vec::new(),
         })
     }
@@ -104,6 +111,11 @@ impl Keeper {
     /// What the packet engine is to be told, whenever it changes: None where it is off.
     pub(crate) fn surroundings(&self) -> watch::Receiver<Option<Surroundings>> {
         self.surroundings.subscribe()
+    }
+
+    /// Marked whenever a pod that had hostPorts has gone.
+    pub(crate) fn released(&self) -> watch::Receiver<()> {
+        self.released.subscribe()
     }
 
     /// Tells the packet engine where it is.
@@ -249,6 +261,11 @@ impl Keeper {
             let gauge = self.metrics.entries.get_or_create(&InMap { map }).clone();
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+        // The number of a link is not used again.
+        if !self.led_to.is_subset(&entries.led_to) {
+            self.released.send_replace(());
+        }
+        self.led_to = entries.led_to;
         Ok(())
     }
 

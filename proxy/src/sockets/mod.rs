@@ -2,6 +2,7 @@
 //! listed, and ended when their endpoint is gone. It never looks at a socket without a record.
 
 mod diag;
+mod host_ports;
 mod namespaces;
 mod pods;
 mod scan;
@@ -11,5 +12,5 @@ mod unseen;
 
 pub use scan::{Connection, Connections, Unseen};
 pub use terminator::Ended;
-pub(crate) use terminator::Terminator;
+pub(crate) use terminator::{SocketMaps, Terminator};
 pub use unseen::{Blindness, unseen};

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -10,9 +11,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ebpf::maps::REVERSE_ENTRIES;
+use ebpf::reverse::Record;
 use model::{Protocol, Snapshot};
 
 use super::diag::Socket;
+use super::host_ports::HostPorts;
 use super::pods::Finding;
 use super::scan::{Connections, Place, Records, Unseen, frontend, walk};
 use super::stale::{Gone, Judge, Picture, concerns_datagrams};
@@ -60,11 +63,24 @@ struct Inbox {
     ending: bool,
 }
 
-/// The maps that the thread reads and writes.
+/// The pinned maps that speak of sockets.
+#[derive(Debug)]
+pub(crate) struct SocketMaps {
+    /// What each socket dialled.
+    pub(crate) reverse: OwnedFd,
+    /// Pods of other runtimes.
+    pub(crate) found: OwnedFd,
+    /// Ports of the node that lead to pods.
+    pub(crate) host_ports: OwnedFd,
+    /// The addresses of pods.
+    pub(crate) pods: OwnedFd,
+}
+
+/// The same as the thread reads and writes them.
 struct Maps {
     connections: Connections,
-    /// Pods of other runtimes.
     found: OwnedFd,
+    host_ports: HostPorts,
 }
 
 /// What the thread waited for.
@@ -75,12 +91,15 @@ enum Due {
 }
 
 impl Terminator {
-    /// Starts the thread in the network namespace of this one. `reverse` is the pinned map; `streams`
-    /// says whether TCP connections to pods that are gone are ended, too.
-    pub(crate) fn start(reverse: OwnedFd, found: OwnedFd, streams: bool) -> io::Result<Self> {
+    /// Starts the thread in the network namespace of this one. `streams` says whether TCP connections to pods that
+    /// are gone are ended, too.
+    pub(crate) fn start(maps: SocketMaps, streams: bool) -> io::Result<Self> {
+        let SocketMaps { reverse, found, host_ports, pods } = maps;
         let shared = Arc::new(Shared::default());
         let connections = Connections::new(reverse);
-        let (inside, maps) = (Arc::clone(&shared), Maps { connections: connections.clone(), found });
+        let host_ports = HostPorts::new(host_ports, pods);
+        let inside = Arc::clone(&shared);
+        let maps = Maps { connections: connections.clone(), found, host_ports };
         let thread = std::thread::Builder::new().name("terminator".into());
         let thread = thread.spawn(move || run(&inside, &maps))?;
         Ok(Self { shared, connections, thread: Some(thread), gone: streams.then(Gone::default) })
@@ -94,8 +113,13 @@ impl Terminator {
         if before.is_complete() && same_pods && !went && !concerns_datagrams(before, after) {
             return;
         }
+        self.look(after, tables);
+    }
+
+    /// Has every socket judged.
+    pub(crate) fn look(&self, snapshot: &Arc<Snapshot>, tables: &Tables) {
         let gone = self.gone.as_ref().map(Gone::addresses);
-        let picture = Picture { snapshot: Arc::clone(after), tables: tables.clone(), gone };
+        let picture = Picture { snapshot: Arc::clone(snapshot), tables: tables.clone(), gone };
         self.shared.inbox().latest = Some(picture);
         self.shared.filled.notify_one();
     }
@@ -175,9 +199,15 @@ fn look(shared: &Shared, maps: &Maps, picture: &Picture, sweep: &mut Sweep) -> i
     let streams = picture.gone.is_some() || sweep.is_due(&records);
     let unseen = walk(|place| {
         pods.look(place.cookie)?;
-        end_stale(&mut judge, (&records, &mut seen), place, Protocol::Udp, &shared.datagrams)?;
+        let mut is_stale = |protocol, record: &Record, backend| match (record.is_of_host_port(), protocol) {
+            (false, _) => Ok(judge.is_stale(protocol, frontend(record), backend)),
+            (true, Protocol::Udp) => maps.host_ports.lead(frontend(record), backend).map(|leads| !leads),
+            // As those through a service live on in an address that left its slices.
+            (true, Protocol::Tcp | Protocol::Sctp) => Ok(false),
+        };
+        end_stale(&mut is_stale, (&records, &mut seen), place, Protocol::Udp, &shared.datagrams)?;
         if streams {
-            end_stale(&mut judge, (&records, &mut seen), place, Protocol::Tcp, &shared.streams)?;
+            end_stale(&mut is_stale, (&records, &mut seen), place, Protocol::Tcp, &shared.streams)?;
         }
         Ok(())
     })?;
@@ -228,21 +258,23 @@ impl Sweep {
 }
 
 fn end_stale(
-    judge: &mut Judge<'_>,
+    is_stale: &mut impl FnMut(Protocol, &Record, SocketAddr) -> io::Result<bool>,
     (records, seen): (&Records, &mut HashSet<u64>),
     place: &Place,
     protocol: Protocol,
     counter: &AtomicU64,
 ) -> io::Result<()> {
-    let mut stale: Vec<Socket> = Vec::new();
+    let (mut stale, mut failed): (Vec<Socket>, _) = (Vec::new(), None);
     place.diag.connected(protocol, |socket| {
         let Some(record) = records.get(&socket.cookie()) else { return };
         // One that is closed and still says goodbye to its peer needs its record no more.
         if socket.inode != 0 {
             seen.insert(socket.cookie());
         }
-        if judge.is_stale(protocol, frontend(record), socket.remote()) {
-            stale.push(socket);
+        match is_stale(protocol, record, socket.remote()) {
+            Ok(true) => stale.push(socket),
+            Ok(false) => {}
+            Err(error) => failed = Some(error),
         }
     })?;
     let ended = place.diag.destroy(&stale)?;
@@ -250,5 +282,5 @@ fn end_stale(
         tracing::info!(ended, protocol = %protocol, netns = place.cookie, "ended sockets whose endpoint is gone");
         counter.fetch_add(ended as u64, Ordering::Relaxed);
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }

@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use tests::{Answers, Client, Kind, NODE4, NODE6, Node, Options, Pod, until};
 
+use crate::termination::until_ended;
 use crate::yaml::{service, slice};
 
 const BOTH: [Kind; 2] = [Kind::Tcp, Kind::Udp];
@@ -87,6 +88,43 @@ fn a_client_of_a_host_port_that_goes_on_is_served_by_the_next_owner() {
             ensure!(answer == Ok("second".to_owned()), "{answer:?}");
             Ok(())
         })
+    });
+}
+
+#[test]
+fn connected_sockets_end_with_the_pod_behind_their_host_port() {
+    Node::run(options(), |node| {
+        let other = Pod::client(node, "t/other")?;
+        publish(node, "first", &["5353:80/udp"])?;
+        publish(node, "second", &["5354:80/udp"])?;
+        let mut ending = Vec::new();
+        for address in [NODE4, "[2001:db8:2::10]", "127.0.0.1"] {
+            let dialled = format!("{address}:5353");
+            let flow = node.flow(&["keep", "--udp", &dialled])?;
+            ensure!(flow.peers.values().eq([&dialled]), "the peer is {:?}", flow.peers);
+            ending.push(flow);
+        }
+        ending.push(other.flow(node, &["keep", "--udp", &format!("{NODE4}:5353")])?);
+        let words = ["keep", "--udp", &format!("{NODE4}:5354")];
+        let mut staying = [node.flow(&words)?, other.flow(node, &words)?];
+        for (flows, owner) in [(&mut ending[..], "first"), (&mut staying[..], "second")] {
+            for flow in flows {
+                let answer = flow.exchange()?;
+                ensure!(answer == Ok(owner.to_owned()), "{answer:?}");
+            }
+        }
+        unpublish(node, "first")?;
+        publish(node, "third", &["5353:80/udp"])?;
+        for flow in &mut ending {
+            until_ended(flow)?;
+        }
+        for flow in &mut staying {
+            let answer = flow.exchange()?;
+            ensure!(answer == Ok("second".to_owned()), "{answer:?}");
+        }
+        let ended = node.daemon()?.metric("fairway_proxy_sockets_ended_total", "protocol=\"UDP\"")?;
+        ensure!(ended == 4.0, "{ended} were ended");
+        Ok(())
     });
 }
 

@@ -15,7 +15,7 @@ pub(crate) fn manifest(address: &str) -> String {
 }
 
 /// The client's own calls say that the endpoint is gone: no answer from the old one, and no silence.
-fn until_ended(flow: &mut Flow) -> Result<()> {
+pub(crate) fn until_ended(flow: &mut Flow) -> Result<()> {
     until("the socket to be ended", || match flow.exchange()? {
         Err(error) if error == "ECONNABORTED" || error == "EDESTADDRREQ" => Ok(()),
         other => anyhow::bail!("{other:?}"),
