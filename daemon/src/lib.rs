@@ -19,6 +19,7 @@ mod network;
 pub mod notice;
 pub mod processes;
 mod reported;
+pub mod sentence;
 pub mod source;
 pub mod state;
 pub mod step;

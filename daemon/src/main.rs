@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use fairway::commands;
+use fairway::sentence::sentence;
 
 fn main() -> ExitCode {
     fairway::memory::be_frugal();
@@ -14,16 +15,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// What could not be done, then why; a cause that the text before it already says is not repeated.
-fn sentence(error: &anyhow::Error) -> String {
-    error.chain().fold(String::new(), |text, cause| {
-        let cause = cause.to_string();
-        match text.as_str() {
-            "" => cause,
-            said if said.contains(&cause) => text,
-            said => format!("{said}: {cause}"),
-        }
-    })
 }

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::cni::Cni;
 use super::{Settled, masquerade, surroundings};
 use crate::cli::NodeRouteMode;
+use crate::sentence::sentence;
 use crate::step::Progress;
 
 /// A burst of changes, as many pods make at once, is one look.
@@ -185,7 +186,7 @@ impl Keeper {
             self.tell_surroundings(snapshot),
         ];
         let unreached = self.routes.iter().flat_map(|routes| &routes.problems).cloned();
-        let failed = steps.into_iter().filter_map(Result::err).map(|error| format!("{error:#}"));
+        let failed = steps.into_iter().filter_map(Result::err).map(|error| sentence(&error));
         let shadowed = sandbox::shadowed(&self.settled.args.place.bpf_dir);
         let shadowed = shadowed.unwrap_or_else(|error| vec![format!("cannot read the host ports: {error}")]);
         let problems: Vec<String> = unreached.chain(failed).chain(shadowed).collect();
