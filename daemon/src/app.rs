@@ -107,8 +107,7 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     let (progress, seen) = watch::channel(Progress::default());
     let forwarder = tasks.start_names(answering, &zone, &mut registry, seen.clone())?;
     tasks.spawn_names("heartbeat", names::beat(proxy.heartbeat(), tasks.names_cancel.clone()));
-    let (queries, asked) = mpsc::channel(QUERIES);
-    let connections = proxy.connections();
+    let ((queries, asked), connections) = (mpsc::channel(QUERIES), proxy.connections());
     if let Some(sweeper) = sweeper {
         tasks.spawn("sweep", sweep::run(sweeper, metrics.flows(), tasks.cancel.clone()));
     }

@@ -1,4 +1,5 @@
-//! The daemon's pins, made by a test: a folder in the bpf file system and a cgroup, gone when dropped.
+//! The daemon's pins, made by a test: a folder in the bpf file system and a cgroup, gone when dropped. Raw bpf(2), so
+//! that the tests of the plug-in need no daemon.
 
 use std::ffi::CString;
 use std::fs::{self, File};
