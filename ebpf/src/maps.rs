@@ -75,6 +75,8 @@ pub const SOURCES_ENTRIES: u32 = 1 << 16;
 
 /// How long after its last heartbeat the daemon still counts as answering. It beats five times as often.
 pub const HEARTBEAT_VALID_NS: u64 = 500_000_000;
+/// How far the hooks' clock, that of the last tick, may be behind: at 100 ticks a second, the fewest that there are.
+pub const TICK_NS: u64 = 10_000_000;
 
 /// The program constant with the cookie of the node's own network namespace.
 pub const NODE_NETNS: &str = "NODE_NETNS";

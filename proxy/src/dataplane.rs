@@ -77,7 +77,7 @@ impl Heartbeat {
     /// The daemon does not answer any more, unless its successor has beaten since the `last` beat of this one. The
     /// word still tells when it did: the CNI plug-in wants to know.
     pub fn stop(&self, last: u64) {
-        let over = last.saturating_sub(maps::HEARTBEAT_VALID_NS);
+        let over = last.saturating_sub(maps::HEARTBEAT_VALID_NS + maps::TICK_NS);
         let _ = self.word().compare_exchange(last, over, Ordering::Release, Ordering::Relaxed);
     }
 
