@@ -139,6 +139,19 @@ impl Cri {
         pods.all(1).map(|pod| Ok(Fields::read(pod)?.text(1))).collect()
     }
 
+    /// Whether the runtime believes that a pod's sandbox runs.
+    pub(crate) fn is_ready(&self, pod: &str) -> Result<bool> {
+        let pods = self.call("ListPodSandbox", &Message::default())?;
+        for known in pods.all(1).map(Fields::read) {
+            let known = known?;
+            if known.text(1) == pod {
+                // PodSandboxState: SANDBOX_READY is 0, which is not written.
+                return Ok(known.number(3) == 0);
+            }
+        }
+        Ok(false)
+    }
+
     fn call(&self, method: &str, request: &Message) -> Result<Fields> {
         let answer = async {
             tokio::time::timeout(TIMEOUT, self.request(method, request)).await.context("no answer in time")?

@@ -238,6 +238,11 @@ fn a_killed_plug_in_and_a_vanished_namespace_leave_nothing() {
             ensure!(!left.iter().any(|line| line.starts_with("link")), "{left:?}");
             Ok(())
         })?;
+        // While it takes leave of the shim of a process that was killed, it answers no StopPodSandbox.
+        until("the runtime to see that the pod has ended", || {
+            ensure!(!containerd.cri.is_ready(&pod)?, "the sandbox is ready");
+            Ok(())
+        })?;
         containerd.cri.stop_pod(&pod)?;
         containerd.cri.remove_pod(&pod)?;
         nothing_is_left(node)
