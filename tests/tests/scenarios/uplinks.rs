@@ -136,15 +136,20 @@ fn a_cleaned_up_node_serves_nobody_and_keeps_nothing() {
     });
 }
 
+/// Lets a pod of the second node alone serve. The pod, and the node port of the first node that leads to it.
+fn serve_from_second(cluster: &mut Cluster<'_>) -> Result<(Pod, String)> {
+    let pod = Pod::serve(&cluster.second, "t/b", &[], &[("t", Kind::Tcp, 8080), ("u", Kind::Udp, 8080)])?;
+    let endpoint = endpoints("web-4", "IPv4", &[(&pod.ip4()?.to_string(), "node-b")]);
+    cluster.write("web.yaml", &(web("  type: NodePort\n") + &endpoint))?;
+    let [target, _] = node_ports();
+    cluster.settled(Kind::Tcp, &target, &["b"])?;
+    Ok((pod, target))
+}
+
 #[test]
 fn a_pod_reaches_itself_through_the_node_port_of_another_node() {
     Cluster::run(Place::Beside, |cluster| {
-        let pod = Pod::serve(&cluster.second, "t/b", &[], &[("t", Kind::Tcp, 8080), ("u", Kind::Udp, 8080)])?;
-        let text =
-            web("  type: NodePort\n") + &endpoints("web-4", "IPv4", &[(&pod.ip4()?.to_string(), "node-b")]);
-        cluster.write("web.yaml", &text)?;
-        let [target, _] = node_ports();
-        cluster.settled(Kind::Tcp, &target, &["b"])?;
+        let (pod, target) = serve_from_second(cluster)?;
         for kind in [Kind::Tcp, Kind::Udp] {
             let answers = pod.ask(&cluster.second, kind, &target, &["--count", "3"])?;
             answers.only_from(&["b"])?;
@@ -157,12 +162,7 @@ fn a_pod_reaches_itself_through_the_node_port_of_another_node() {
 #[test]
 fn a_pod_whose_sockets_are_not_seen_reaches_services_by_other_nodes_alone() {
     Cluster::run(Place::Beside, |cluster| {
-        let pod = Pod::serve(&cluster.second, "t/b", &[], &[("t", Kind::Tcp, 8080), ("u", Kind::Udp, 8080)])?;
-        let text =
-            web("  type: NodePort\n") + &endpoints("web-4", "IPv4", &[(&pod.ip4()?.to_string(), "node-b")]);
-        cluster.write("web.yaml", &text)?;
-        let [target, _] = node_ports();
-        cluster.settled(Kind::Tcp, &target, &["b"])?;
+        let (pod, target) = serve_from_second(cluster)?;
         // A process of the pod's network that is in no cgroup of the node.
         let namespace = format!("--net=/proc/{}/ns/net", pause(&cluster.second, "t_b")?);
         let ask = |target: &str| -> Result<Answers> {
