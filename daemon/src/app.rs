@@ -2,7 +2,6 @@
 //! When any task ends unasked, the rest is drained and the process exits non-zero; the kernel goes on.
 
 use std::future::Future;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -88,7 +87,7 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     // What can fail comes before what others would notice: the programs are attached last.
     let node = node_settings(args, &facts, &first)?;
     let names = Names::new(names::zone_config(args, &node.cluster_dns, &node.pod_cidrs)?);
-    let listen: Vec<IpAddr> = node.cluster_dns.iter().chain(&args.names.dns_local).copied().collect();
+    let listen = facts::dns_addresses(args, &first);
     let mut registry = Registry::default();
     let own = registry.sub_registry_with_prefix("fairway");
     reports.register(own);
@@ -98,7 +97,7 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
     let prepared = Prepared::new(&args.place, &listen)?;
     let mut answering = Answering::bind(args, &facts, &listen, handed)?;
     tasks.shared = answering.share();
-    let mut proxy = Proxy::open(proxy_config(args, &facts, &node.cluster_dns, sizes(&first))?)?;
+    let mut proxy = Proxy::open(proxy_config(args, &facts, &first)?)?;
     let sweeper = proxy.sweeper()?;
     let surroundings = open_network(&keeper, &mut proxy, &first)?;
     prepared.keep();
@@ -243,13 +242,8 @@ pub fn manifests_cluster(args: &RunArgs, facts: &Facts) -> manifests::Cluster {
     }
 }
 
-fn proxy_config(
-    args: &RunArgs,
-    facts: &Facts,
-    cluster_dns: &[IpAddr],
-    sizes: Sizes,
-) -> Result<proxy::Config> {
-    let node_port_addresses = facts.node_port_addresses(&args.node)?;
+fn proxy_config(args: &RunArgs, facts: &Facts, first: &Snapshot) -> Result<proxy::Config> {
+    let node_port_addresses = network::node_port_addresses(args, facts, first)?;
     if node_port_addresses.as_ref().is_some_and(Vec::is_empty) {
         tracing::warn!(
             "node ports answer on loopback alone: no address of this node is in --nodeport-addresses"
@@ -261,8 +255,8 @@ fn proxy_config(
         node_name: facts.node_name.value.as_str().into(),
         node_addresses: args.node.node_ip.clone(),
         node_port_addresses,
-        cluster_dns: cluster_dns.to_vec(),
-        sizes,
+        cluster_dns: facts::cluster_dns(args, first).value,
+        sizes: sizes(first),
         layout: proxy::LAYOUT,
         end_tcp: args.node.end_tcp,
         packets: (args.network.packets.packets == Switch::On).then(proxy::LinkPath::probe),

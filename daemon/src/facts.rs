@@ -65,18 +65,22 @@ impl Facts {
     }
 
     /// Where node ports answer (R16), as this machine's addresses are now; None for the addresses of the node.
+    /// No range chooses those of `dns`, on `lo` for names alone: they are the cluster's, or the same on every node.
     ///
     /// # Errors
     /// If the addresses cannot be read.
-    pub fn node_port_addresses(&self, args: &NodeArgs) -> Result<Option<Vec<IpAddr>>> {
+    pub fn node_port_addresses(&self, args: &NodeArgs, dns: &[IpAddr]) -> Result<Option<Vec<IpAddr>>> {
         if args.nodeport_addresses == [NodePortRange::Primary] {
             return Ok(None);
         }
         let local = sandbox::local_addresses().context("cannot read this node's addresses")?;
         let is_chosen = |ip: &IpAddr| {
+            let is_own = self.node_ips.value.contains(ip);
             args.nodeport_addresses.iter().any(|range| match range {
-                NodePortRange::Primary => self.node_ips.value.contains(ip),
-                NodePortRange::Range(range) => range.contains(ip) && !ip.is_loopback(),
+                NodePortRange::Primary => is_own,
+                NodePortRange::Range(range) => {
+                    range.contains(ip) && !ip.is_loopback() && (is_own || !dns.contains(ip))
+                }
             })
         };
         Ok(Some(local.into_iter().filter(is_chosen).collect()))
@@ -106,6 +110,13 @@ pub fn cluster_dns(args: &RunArgs, snapshot: &Snapshot) -> Fact<Vec<IpAddr>> {
     }
     let tenth = args.source.service_cidr.iter().map(|range| nth(range.network(), DNS_OFFSET));
     Fact { value: tenth.collect(), origin: "tenth address of --service-cidr" }
+}
+
+/// The addresses on `lo` on which this node answers names.
+pub fn dns_addresses(args: &RunArgs, snapshot: &Snapshot) -> Vec<IpAddr> {
+    let mut addresses = cluster_dns(args, snapshot).value;
+    addresses.extend(&args.names.dns_local);
+    addresses
 }
 
 fn node_name(args: &NodeArgs) -> Result<Fact<String>> {

@@ -4,11 +4,13 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use model::Snapshot;
 use proxy::Blindness;
 
 use crate::admin::client::fetch;
 use crate::cli::{CheckArgs, RunArgs, Switch};
 use crate::facts::Facts;
+use crate::network;
 use crate::views::findings::{self, FindingRow};
 
 /// Prints one line a requirement; the exit code is 1 if one is not met.
@@ -55,7 +57,8 @@ fn offered(args: &RunArgs) -> Result<ExitCode> {
 
 /// Where node ports answer, besides loopback.
 fn node_ports(args: &RunArgs, facts: &Facts) -> Result<String> {
-    let Some(addresses) = facts.node_port_addresses(&args.node)? else {
+    // The cluster is not asked: what a daemon found there, it noted.
+    let Some(addresses) = network::node_port_addresses(args, facts, &Snapshot::default())? else {
         return Ok("the node IPs".to_owned());
     };
     if addresses.is_empty() {

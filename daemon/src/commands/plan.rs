@@ -13,6 +13,7 @@ use crate::app::manifests_cluster;
 use crate::cli::RunArgs;
 use crate::facts::{self, Facts};
 use crate::names::zone_config;
+use crate::network;
 use crate::source::manifests;
 use crate::views::standing;
 
@@ -35,8 +36,7 @@ pub(super) fn plan(args: &RunArgs) -> Result<ExitCode> {
         zone: snapshot.nodes.get(node.node_name.value.as_str()).and_then(|node| node.zone.clone()),
         name: node.node_name.value.as_str().into(),
         addresses: node.node_ips.value.clone(),
-        node_port_addresses: node
-            .node_port_addresses(&args.node)?
+        node_port_addresses: network::node_port_addresses(args, &node, &snapshot)?
             .unwrap_or_else(|| node.node_ips.value.clone()),
         cluster_dns: cluster_dns.clone(),
     };

@@ -16,7 +16,7 @@ use model::Snapshot;
 use sandbox::{ClusterDns, DnsPolicy, Masquerade, NodeRoutes, RoutedNode};
 
 use crate::cli::{PlaceArgs, RunArgs};
-use crate::facts::Facts;
+use crate::facts::{self, Facts};
 
 pub(crate) use keeper::{Keeper, Metrics};
 
@@ -96,6 +96,21 @@ fn masquerade(settled: &Settled, snapshot: &Snapshot, pod_cidrs: &[IpNet]) -> Ma
         direct: direct(settled, snapshot),
         dns: settled.dns.clone(),
     }
+}
+
+/// Where node ports answer (R16): never at what is on `lo` for names alone, by these options or those of a daemon
+/// before. None for the addresses of the node.
+///
+/// # Errors
+/// If the addresses cannot be read.
+pub(crate) fn node_port_addresses(
+    args: &RunArgs,
+    facts: &Facts,
+    snapshot: &Snapshot,
+) -> Result<Option<Vec<IpAddr>>> {
+    let mut dns = facts::dns_addresses(args, snapshot);
+    dns.extend(noted(&args.place.run_dir)?);
+    facts.node_port_addresses(&args.node, &dns)
 }
 
 /// What pods reach with their own addresses: nodes, their pods, and the ranges of the options.

@@ -77,6 +77,25 @@ fn node_ports_answer_on_the_chosen_addresses_and_on_loopback() {
     }
 }
 
+#[test]
+fn node_ports_do_not_answer_where_names_do() {
+    let flags = ["--nodeport-addresses", "0.0.0.0/0"].map(str::to_owned).to_vec();
+    Node::run(Options { flags, ..Options::default() }, |node| {
+        node.serve("a", &["198.18.0.1"], &[(Kind::Tcp, 80)])?;
+        let web = service("web", "10.96.1.1", "{port: 80, nodePort: 30080}", "  type: NodePort\n");
+        node.write("web.yaml", &(web + &slice("web-1", "web", "{port: 80}", &["198.18.0.1"])))?;
+        settled(node, Kind::Tcp, &format!("{NODE4}:30080"), &["a"])?;
+        for name_server in ["10.96.0.10:30080", "169.254.20.10:30080"] {
+            node.ask(Kind::Tcp, name_server, &[])?.only_error("ECONNREFUSED")?;
+        }
+        let said = node.fairway(&["check", "--nodeport-addresses", "0.0.0.0/0"])?.stdout;
+        let line = said.lines().find(|line| line.starts_with("node ports at")).unwrap_or_default();
+        let others = ["10.96.0.10", "169.254.20.10"].iter().any(|ip| line.contains(ip));
+        ensure!(line.contains(NODE4) && !others, "{line}");
+        Ok(())
+    });
+}
+
 /// A dual-stack service with endpoints of one family.
 fn dual_stack() -> String {
     let more = "  clusterIPs: [10.96.1.1, \"fd00:96::1\"]\n  ipFamilies: [IPv4, IPv6]\n  ipFamilyPolicy: RequireDualStack\n";
