@@ -38,7 +38,7 @@ pub const FLOWS: &str = "flows";
 pub const FRESH: &str = "fresh";
 /// LRU_HASH, [`crate::packet::fragment::FragmentKey`] -> [`crate::packet::fragment::FragmentWord`].
 pub const FRAGMENTS: &str = "fragments";
-/// HASH, interface index -> [`crate::packet::uplink::Uplink`].
+/// ARRAY, [`crate::packet::uplink::place`] -> [`crate::packet::uplink::Uplink`].
 pub const UPLINKS: &str = "uplinks";
 /// LPM_TRIE, [`crate::packet::uplink::RangeKey`] -> flags of [`crate::packet::uplink::range`].
 pub const RANGES: &str = "ranges";

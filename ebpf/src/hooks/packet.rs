@@ -23,6 +23,7 @@ use ebpf::block::{Line, ServiceWord};
 use ebpf::frontend::{FrontendKey, FrontendWord};
 use ebpf::hostport::HostPortWord;
 use ebpf::kernel::Maps;
+use ebpf::maps::UPLINKS_ENTRIES;
 use ebpf::packet::engine::{self, Action};
 use ebpf::packet::flow::{Flow, FlowKey};
 use ebpf::packet::fragment::{
@@ -30,7 +31,7 @@ use ebpf::packet::fragment::{
 };
 use ebpf::packet::hook::{Buffer, Hook, Table};
 use ebpf::packet::run::Run;
-use ebpf::packet::uplink::Uplink;
+use ebpf::packet::uplink::{Uplink, place};
 use ebpf::pod::PodAddresses;
 use ebpf::stats::Reason;
 
@@ -81,8 +82,14 @@ impl Packet {
     fn uplink(&self) -> Option<&Uplink> {
         // SAFETY: the kernel hands a valid context to the hook.
         let index = unsafe { (*self.0.skb.skb).ifindex };
-        // SAFETY: a torn read while the daemon changes a link's address spoils one packet.
-        unsafe { maps::UPLINKS.get(index) }
+        for step in 0..UPLINKS_ENTRIES {
+            // A torn read while the daemon changes a link's address spoils one packet.
+            let uplink = maps::UPLINKS.get(place(index, step))?;
+            if uplink.index == index {
+                return Some(uplink);
+            }
+        }
+        None
     }
 }
 

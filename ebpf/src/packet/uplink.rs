@@ -2,8 +2,9 @@
 //! which addresses are pods', nodes' or reached directly; `sources`, who may use a guarded frontend.
 
 use crate::address::{Address, Port};
+use crate::maps::UPLINKS_ENTRIES;
 
-/// Map value of `uplinks`: HASH, interface index -> this.
+/// Map value of `uplinks`: ARRAY, [`place`] -> this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Uplink {
@@ -15,9 +16,18 @@ pub struct Uplink {
     pub header: u32,
     /// Two ports in host order: the first and the last that the host itself takes for its connections.
     host_ports: u32,
+    /// The index of the link, or [`Uplink::NOWHERE`].
+    pub index: u32,
 }
 
-const _: () = assert!(size_of::<Uplink>() == 40);
+const _: () = assert!(size_of::<Uplink>() == 44);
+
+/// Where the map `uplinks` has a link: at the first of these places that was free. Every packet asks, and nearly always
+/// the first answer is the right one, which a hash would take ten times as long to give.
+#[inline(always)]
+pub const fn place(index: u32, step: u32) -> u32 {
+    index.wrapping_add(step) % UPLINKS_ENTRIES
+}
 
 /// The first port that is used as a source: those below are for servers.
 const FIRST: u32 = 1024;
@@ -25,15 +35,31 @@ const FIRST: u32 = 1024;
 const PORTS: u32 = 65536;
 
 impl Uplink {
+    /// The index of no link.
+    pub const NOWHERE: u32 = 0;
+
     /// A link whose host takes the ports `first..=last` for itself.
     pub const fn new(ipv4: Address, ipv6: Address, header: u32, first: u16, last: u16) -> Self {
-        Self { ipv4, ipv6, header, host_ports: first as u32 | (last as u32) << 16 }
+        let host_ports = first as u32 | (last as u32) << 16;
+        Self { ipv4, ipv6, header, host_ports, index: Self::NOWHERE }
+    }
+
+    /// The same, of the link with this index.
+    #[must_use]
+    pub const fn at(self, index: u32) -> Self {
+        Self { index, ..self }
     }
 
     /// The value as the map has it.
-    pub const fn to_bytes(&self) -> [u8; 40] {
-        // SAFETY: ten words without padding.
+    pub const fn to_bytes(&self) -> [u8; 44] {
+        // SAFETY: eleven words without padding.
         unsafe { core::mem::transmute(*self) }
+    }
+
+    /// From a value of the map.
+    pub const fn from_bytes(bytes: &[u8; 44]) -> Self {
+        // SAFETY: eleven words, which any bytes are.
+        unsafe { core::mem::transmute(*bytes) }
     }
 
     /// Its address of a family, or `::`.

@@ -7,14 +7,15 @@ mod links;
 mod sources;
 mod surroundings;
 mod sys;
+mod uplinks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
+use aya::maps::MapData;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{HashMap, MapData};
 use aya::programs::SchedClassifier;
 use ebpf::address::Address;
 use ebpf::maps;
@@ -27,6 +28,7 @@ pub use surroundings::{Surroundings, Uplink};
 
 use self::links::Links;
 use self::sources::Sources;
+use self::uplinks::Uplinks;
 use crate::dataplane::{Closing, DataplaneError};
 use crate::programs::{ProgramError, sentence};
 
@@ -39,7 +41,7 @@ const MAPPED: u32 = 96;
 /// The packet engine.
 pub(crate) struct Packets {
     links: Links,
-    uplinks: HashMap<MapData, u32, [u8; 40]>,
+    uplinks: Uplinks,
     ranges: LpmTrie<MapData, [u8; 16], u32>,
     sources: Sources,
     /// Where to go once the maps are filled.
@@ -56,11 +58,10 @@ impl Packets {
             loaded.map_err(|error| ProgramError::Load(sentence(&error)))?;
         }
         let open = |error: DataplaneError| ProgramError::Load(error.to_string());
-        let uplinks = take(ebpf, maps::UPLINKS).map_err(open)?;
         let ranges = take(ebpf, maps::RANGES).map_err(open)?;
         Ok(Self {
             links: Links::new(folder, path),
-            uplinks: HashMap::try_from(uplinks).map_err(|error| ProgramError::Load(sentence(&error)))?,
+            uplinks: Uplinks::open(ebpf).map_err(open)?,
             ranges: LpmTrie::try_from(ranges).map_err(|error| ProgramError::Load(sentence(&error)))?,
             sources: Sources::open(ebpf).map_err(open)?,
             postponed: None,
@@ -77,7 +78,7 @@ impl Packets {
     pub(crate) fn surround(&mut self, ebpf: &mut Ebpf, to: &Surroundings) -> Result<(), ProgramError> {
         let failed = |what| move |error: io::Error| ProgramError::Load(format!("{what}: {error}"));
         self.set_ranges(to).map_err(failed("the map ranges"))?;
-        self.set_uplinks(to).map_err(failed("the map uplinks"))?;
+        self.uplinks.tell(to).map_err(failed("the map uplinks"))?;
         self.links.attach(ebpf, &to.uplinks)
     }
 
@@ -99,20 +100,6 @@ impl Packets {
     /// After frontends changed: nobody else.
     pub(crate) fn shrink_sources(&mut self, wanted: &[(u32, IpNet)]) -> io::Result<()> {
         self.sources.shrink(wanted)
-    }
-
-    fn set_uplinks(&mut self, to: &Surroundings) -> io::Result<()> {
-        for uplink in &to.uplinks {
-            let value = uplink.value(to);
-            if !matches!(self.uplinks.get(&uplink.index, 0), Ok(known) if known == value) {
-                self.uplinks.insert(uplink.index, value, BPF_ANY).map_err(io::Error::other)?;
-            }
-        }
-        let known: Vec<u32> = self.uplinks.keys().filter_map(Result::ok).collect();
-        for index in known.into_iter().filter(|index| !to.uplinks.iter().any(|link| link.index == *index)) {
-            self.uplinks.remove(&index).map_err(io::Error::other)?;
-        }
-        Ok(())
     }
 
     fn set_ranges(&mut self, to: &Surroundings) -> io::Result<()> {

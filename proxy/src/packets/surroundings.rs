@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use ebpf::address::Address;
+use ebpf::packet::uplink;
 use ipnet::IpNet;
 
 /// A link by which packets reach the node and leave it.
@@ -39,11 +40,10 @@ pub struct Surroundings {
 
 impl Uplink {
     /// As the map `uplinks` has it.
-    pub(super) fn value(&self, to: &Surroundings) -> [u8; 40] {
+    pub(super) fn value(&self, to: &Surroundings) -> uplink::Uplink {
         let ipv4 = self.ipv4.map_or(Address::NONE, |ip| IpAddr::V4(ip).into());
         let ipv6 = self.ipv6.map_or(Address::NONE, |ip| IpAddr::V6(ip).into());
         let header = if self.is_ethernet { 14 } else { 0 };
-        ebpf::packet::uplink::Uplink::new(ipv4, ipv6, header, *to.host_ports.start(), *to.host_ports.end())
-            .to_bytes()
+        uplink::Uplink::new(ipv4, ipv6, header, *to.host_ports.start(), *to.host_ports.end()).at(self.index)
     }
 }
