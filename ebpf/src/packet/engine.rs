@@ -3,7 +3,7 @@
 
 use crate::packet::create::{self, New};
 use crate::packet::error;
-use crate::packet::flow::Flow;
+use crate::packet::flow::{Flow, seconds};
 use crate::packet::fragment::FragmentWord;
 use crate::packet::headers::{self, Headers, Kind};
 use crate::packet::hook::Hook;
@@ -40,7 +40,7 @@ fn act<H: Hook, const LEAVES: bool>(hook: &H, uplink: &Uplink, run: &mut Run) ->
     if !headers::read(hook, uplink.header, LEAVES, &mut run.headers) {
         return Action::Pass;
     }
-    let now = seconds(hook);
+    let now = seconds(hook.now_ns());
     match run.headers.kind {
         Kind::Whole => {}
         Kind::Later => {
@@ -69,12 +69,6 @@ fn act<H: Hook, const LEAVES: bool>(hook: &H, uplink: &Uplink, run: &mut Run) ->
         }
     }
     translate::<H, LEAVES>(hook, uplink, run, now)
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "seconds since boot fit 32 bits for 136 years")]
-#[inline(always)]
-fn seconds<H: Hook>(hook: &H) -> u32 {
-    (hook.now_ns() / 1_000_000_000) as u32
 }
 
 /// A fragment that came before the first one of its datagram. What leaves comes from the stack, in order; what

@@ -63,7 +63,7 @@ pub struct HeldKey {
 pub struct Held {
     /// How many bytes it has.
     pub size: u32,
-    /// When it came, in seconds of CLOCK_MONOTONIC.
+    /// When it came, in [`crate::packet::flow::seconds`].
     pub seen: u32,
     /// The frame.
     pub bytes: [u8; HELD_BYTES],

@@ -9,13 +9,15 @@ use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData, MapError};
 use ebpf::frontend::{TCP, UDP};
 use ebpf::maps;
-use ebpf::packet::flow::{Flow, FlowKey};
+use ebpf::packet::flow::{Flow, FlowKey, seconds};
 
 use super::{sys, take};
 use crate::dataplane::{Closing, DataplaneError};
 
 /// So many elements are read with one system call.
 const BATCH: usize = 4096;
+
+// All in the seconds of flows, which are a little longer than others.
 
 /// After a reset, and for what the node itself refuses: as long as a late packet may take.
 const RESET: u64 = 10;
@@ -78,7 +80,7 @@ impl Sweeper {
     ///
     /// What the kernel said.
     pub fn sweep(&mut self) -> io::Result<FlowCounts> {
-        self.sweep_at(crate::sys::monotonic_ns() / 1_000_000_000)
+        self.sweep_at(u64::from(seconds(crate::sys::monotonic_ns())))
     }
 
     fn sweep_at(&mut self, now: u64) -> io::Result<FlowCounts> {
