@@ -124,7 +124,10 @@ impl Buffer for Packet {
         // SAFETY: adds an offset that the mask leaves as it is.
         unsafe { asm!("{1} &= 255", "{0} += {1}", inout(reg) at, inout(reg) offset as usize => _) };
         if at + N * 4 > end {
-            return load_far(skb, offset);
+            let mut words = MaybeUninit::<[u32; N]>::uninit();
+            let is_read = load_far(skb, offset, words.as_mut_ptr().cast(), N as u32 * 4);
+            // SAFETY: the helper has filled it.
+            return if is_read { Some(unsafe { words.assume_init() }) } else { None };
         }
         let mut words = [0; N];
         for (index, word) in words.iter_mut().enumerate() {
@@ -251,13 +254,11 @@ impl Hook for Packet {
 }
 
 /// Reads words that may lie in another piece of the packet: of a large segment the first one may end with the headers.
-#[inline(always)]
-fn load_far<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u32; N]> {
-    let mut words = MaybeUninit::<[u32; N]>::uninit();
-    // SAFETY: the helper checks the offset, and writes as many bytes as the array has.
-    let result = unsafe { bpf_skb_load_bytes(skb.cast(), offset, words.as_mut_ptr().cast(), N as u32 * 4) };
-    // SAFETY: the helper has filled it.
-    if result == 0 { Some(unsafe { words.assume_init() }) } else { None }
+/// A function of its own, out of the way of the packets that have them at hand.
+#[inline(never)]
+fn load_far(skb: *mut __sk_buff, offset: u32, words: *mut u32, size: u32) -> bool {
+    // SAFETY: the helper checks the offset, and writes as many bytes as the caller has room for.
+    unsafe { bpf_skb_load_bytes(skb.cast(), offset, words.cast(), size) == 0 }
 }
 
 /// Puts a copy of the whole frame into the first free slot of its datagram.
