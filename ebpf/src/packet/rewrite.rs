@@ -24,8 +24,11 @@ pub(crate) fn rewrite<B: Buffer, const LEAVES: bool>(buffer: &B, headers: &Heade
     let (protocol, at) = (key.protocol(), headers.transport);
     let has_ports = headers.has_transport() && (protocol == TCP || protocol == UDP);
     if has_ports && headers.ipv4 {
-        let change = set_address_and_ports::<B, LEAVES>(buffer, headers, flow);
-        return fix_transport(buffer, headers, flow, change);
+        // The parser has read the same header, so it is there.
+        if let Some(change) = set_address_and_ports::<B, LEAVES>(buffer, headers, flow) {
+            fix_transport(buffer, headers, flow, change);
+        }
+        return;
     }
     let old = if LEAVES { &key.source } else { &key.destination };
     let place = Place { network: headers.network, ipv4: headers.ipv4, source: LEAVES, inside: false };
@@ -44,11 +47,16 @@ pub(crate) fn rewrite<B: Buffer, const LEAVES: bool>(buffer: &B, headers: &Heade
     }
 }
 
-/// The end of an IPv4 header and the ports right behind it, in one store. What changed of the addresses.
+/// The end of an IPv4 header and the ports right behind it, in one store. What changed of the addresses; None if the
+/// header is not there, and nothing changed.
 #[inline(always)]
-fn set_address_and_ports<B: Buffer, const LEAVES: bool>(buffer: &B, headers: &Headers, flow: &Flow) -> u32 {
+fn set_address_and_ports<B: Buffer, const LEAVES: bool>(
+    buffer: &B,
+    headers: &Headers,
+    flow: &Flow,
+) -> Option<u32> {
     let at = headers.network + HEADER_END;
-    let Some([first, source, destination]) = buffer.load::<3>(at) else { return 0 };
+    let [first, source, destination] = buffer.load::<3>(at)?;
     let [.., new] = flow.address.words();
     let change = word_difference(if LEAVES { source } else { destination }, new);
     let [ttl, protocol, high, low] = first.to_ne_bytes();
@@ -56,7 +64,7 @@ fn set_address_and_ports<B: Buffer, const LEAVES: bool>(buffer: &B, headers: &He
     let first = u32::from_ne_bytes([ttl, protocol, high, low]);
     let (source, destination) = if LEAVES { (new, destination) } else { (source, new) };
     buffer.store(at, &[first, source, destination, flow.ports.0], false);
-    change
+    Some(change)
 }
 
 /// Brings the checksum of TCP or UDP up to date.
