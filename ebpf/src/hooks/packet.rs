@@ -10,7 +10,7 @@ use aya_ebpf::bindings::{
     BPF_NOEXIST,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_clone_redirect, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_l3_csum_replace,
+    bpf_clone_redirect, bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_l3_csum_replace,
     bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use aya_ebpf::macros::classifier;
@@ -163,6 +163,12 @@ impl Buffer for Packet {
 }
 
 impl Hook for Packet {
+    #[inline(always)]
+    fn tick(&self) -> u64 {
+        // SAFETY: a helper without arguments; the verifier makes one load of it.
+        unsafe { bpf_jiffies64() }
+    }
+
     #[inline(always)]
     fn touch(&self, table: Table, key: &FlowKey, seconds: u32, flags: u32) -> Option<Flow> {
         let element = match table {

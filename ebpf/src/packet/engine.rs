@@ -3,7 +3,7 @@
 
 use crate::packet::create::{self, New};
 use crate::packet::error;
-use crate::packet::flow::{Flow, seconds};
+use crate::packet::flow::Flow;
 use crate::packet::fragment::FragmentWord;
 use crate::packet::headers::{self, Headers, Kind};
 use crate::packet::hook::Hook;
@@ -40,7 +40,8 @@ fn act<H: Hook, const LEAVES: bool>(hook: &H, uplink: &Uplink, run: &mut Run) ->
     if !headers::read(hook, uplink.header, LEAVES, &mut run.headers) {
         return Action::Pass;
     }
-    let now = seconds(hook.now_ns());
+    run.look_at_clock(hook);
+    let now = run.now;
     match run.headers.kind {
         Kind::Whole => {}
         Kind::Later => {

@@ -33,6 +33,8 @@ pub enum Table {
 
 /// A hook at an uplink.
 pub trait Hook: Maps + Buffer {
+    /// How many ticks there were, which is never zero: it changes when the clock does.
+    fn tick(&self) -> u64;
     /// Finds an entry, and notes that a packet of it was seen at `seconds` with these flags.
     fn touch(&self, table: Table, key: &FlowKey, seconds: u32, flags: u32) -> Option<Flow>;
     /// Adds an entry; false if there is one, or no room.

@@ -3,8 +3,9 @@
 //! step do not multiply those through the next.
 
 use crate::address::Address;
-use crate::packet::flow::{Flow, FlowKey, Ports, Side};
+use crate::packet::flow::{Flow, FlowKey, Ports, Side, seconds};
 use crate::packet::headers::{Headers, Kind};
+use crate::packet::hook::Hook;
 
 /// The work space.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +19,10 @@ pub struct Run {
     pub other_key: FlowKey,
     /// The other entry.
     pub other: Flow,
+    /// The tick of [`Run::now`].
+    tick: u64,
+    /// The time, in [`seconds`].
+    pub now: u32,
 }
 
 impl Run {
@@ -35,6 +40,15 @@ impl Run {
             id: 0,
             flags: 0,
         };
-        Self { headers, flow, other_key: key, other: flow }
+        Self { headers, flow, other_key: key, other: flow, tick: 0, now: 0 }
     };
+
+    /// Looks at the clock: only the first run after a tick asks the kernel, whose time is that of the tick.
+    #[inline(always)]
+    pub fn look_at_clock<H: Hook>(&mut self, hook: &H) {
+        let tick = hook.tick();
+        if tick != self.tick {
+            (self.tick, self.now) = (tick, seconds(hook.now_ns()));
+        }
+    }
 }

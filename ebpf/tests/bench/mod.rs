@@ -253,6 +253,9 @@ impl Buffer for View<'_> {
 }
 
 impl Hook for View<'_> {
+    fn tick(&self) -> u64 {
+        1
+    }
     fn touch(&self, table: Table, key: &FlowKey, seconds: u32, flags: u32) -> Option<Flow> {
         let mut entries = self.bench.table(table).borrow_mut();
         let flow = entries.get_mut(key)?;
