@@ -3,14 +3,14 @@
 
 /// An IPv4 or IPv6 address: 16 bytes in network order, held as the four words of a socket address, because
 /// the kernel's compiler handles single bytes one by one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Address([u32; 4]);
 
 const _: () = assert!(size_of::<Address>() == 16);
 
 /// A port: two bytes in network order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Port(u16);
 

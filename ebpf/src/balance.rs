@@ -136,7 +136,7 @@ pub fn receive<K: Kernel>(
 #[inline(always)]
 pub fn peer<R: Recorded>(kernel: &R) -> Option<(Address, Port)> {
     let record = kernel.record()?;
-    if record.is_known() { Some((*record.address(), record.port())) } else { None }
+    if record.is_known() { Some((record.address(), record.port())) } else { None }
 }
 
 /// Why there is no backend.
@@ -172,6 +172,7 @@ impl Stop {
 #[inline(always)]
 fn choose<'a, K: Kernel>(kernel: &'a K, key: &FrontendKey) -> Result<(u32, &'a Backend), Stop> {
     let route = route(kernel, key)?;
+    kernel.foresee_record();
     let id = pick(kernel, &route, key.address().is_ipv4())?;
     Ok((id, load(kernel, id)?))
 }

@@ -5,6 +5,7 @@
 mod answers;
 mod maps;
 mod packet;
+mod seats;
 mod socket;
 
 use aya_ebpf::helpers::generated::bpf_set_retval;

@@ -72,6 +72,8 @@ pub trait Kernel: Maps + Recorded {
     /// Whether the address is one of the node's own, loopback's included.
     fn is_own(&self, address: &Address) -> bool;
 
+    /// The socket's record will be stored: its line of the cache had better come meanwhile.
+    fn foresee_record(&self);
     /// Stores the socket's record; false if it has one, or if there is no room.
     fn add_record(&self, record: &Record) -> bool;
 

@@ -20,4 +20,5 @@ pub mod maps;
 pub mod packet;
 pub mod pod;
 pub mod reverse;
+pub mod seat;
 pub mod stats;

@@ -1,5 +1,5 @@
 //! The names under which the maps are pinned, in `<bpf-dir>/v1/`, and what makes each of them. A later
-//! layout is other maps in another directory; only `reverse` is shared by all layouts.
+//! layout is other maps in another directory; only `records` and `reverse` are shared by all layouts.
 
 /// The directory below the bpf directory: `v` and [`LAYOUT_NUMBER`].
 pub const LAYOUT: &str = "v1";
@@ -18,7 +18,10 @@ pub const BACKENDS: &str = "backends";
 pub const AFFINITY: &str = "affinity";
 /// LRU_HASH, [`crate::choice::ChoiceKey`] -> [`crate::choice::ChoiceWord`].
 pub const CHOICE: &str = "choice";
-/// HASH, socket cookie -> [`crate::reverse::Record`]; [`REVERSE_ENTRIES`] entries, NO_PREALLOC.
+/// ARRAY, mmapable, seat -> [`crate::seat::Seat`]; [`RECORDS_ENTRIES`] entries.
+pub const RECORDS: &str = "records";
+/// HASH, socket cookie -> [`crate::reverse::Record`], of sockets whose seat was taken; [`REVERSE_ENTRIES`] entries,
+/// NO_PREALLOC.
 pub const REVERSE: &str = "reverse";
 /// LRU_HASH, [`crate::reverse::ReverseKey`] -> [`crate::reverse::Dialled`].
 pub const REVERSE_UDP: &str = "reverse_udp";
@@ -54,9 +57,11 @@ pub const FOUND: &str = "found";
 
 /// `max_entries` of [`PODS`]: sandboxes of one node, with room.
 pub const PODS_ENTRIES: u32 = 4096;
-/// `max_entries` of [`REVERSE`]: open connections through frontends of one node. All layouts share the map, so
-/// it does not follow the size of the cluster.
-pub const REVERSE_ENTRIES: u32 = 1 << 18;
+/// `max_entries` of [`RECORDS`]: open connections through frontends of one node, with room, so that few find their
+/// seat taken. All layouts share the map, so it does not follow the size of the cluster.
+pub const RECORDS_ENTRIES: u32 = 1 << 17;
+/// `max_entries` of [`REVERSE`].
+pub const REVERSE_ENTRIES: u32 = 1 << 17;
 
 /// `max_entries` of [`HOSTPORTS`]: a few for each sandbox of one node.
 pub const HOSTPORTS_ENTRIES: u32 = 16384;

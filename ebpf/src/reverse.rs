@@ -1,10 +1,10 @@
 //! What turns a backend's address back into the frontend that was dialled.
 //!
-//! Map `reverse`: HASH of connected sockets by their cookie, from connect() to close(). All layouts share the
-//! one pinned map, because sockets outlive every layout: a later one writes a higher version.
+//! Records of connected sockets, from connect() to close(); [`crate::seat`] says where they lie. All layouts share
+//! the pinned maps, because sockets outlive every layout: a later one writes a higher version.
 //! Map `reverse_udp`: LRU of unconnected UDP sockets, by socket cookie and backend address.
 
-use crate::address::{Address, Port, mix};
+use crate::address::{Address, Port, mix, mix_pair};
 use crate::backend::Backend;
 use crate::element::read_backwards;
 use crate::frontend::FrontendKey;
@@ -12,23 +12,11 @@ use crate::frontend::FrontendKey;
 /// The only version so far.
 pub const VERSION: u8 = 1;
 
-const VERSION_WORD: u16 = (VERSION as u16).to_le();
-
-/// What a connected socket dialled: version, zero, port in network order, address, service id, backend id,
-/// check of the backend's address and port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct Record {
-    /// Two bytes: version, zero.
-    version: u16,
-    port: Port,
-    address: Address,
-    service: u32,
-    backend: u32,
-    check: u32,
-}
-
-const _: () = assert!(size_of::<Record>() == 32);
+/// What a connected socket dialled, in four little-endian words: version, two bytes on, the port in network order;
+/// the address; service id; backend id, and a check of the backend's address and port. A hook makes it in registers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Record([u64; 4]);
 
 impl Record {
     /// In place of a backend id, none of which is as large.
@@ -37,65 +25,77 @@ impl Record {
     /// The record of a socket that dialled `key`, a port of the node, and was led to a pod. It has no backend.
     #[inline(always)]
     pub const fn of_host_port(key: &FrontendKey) -> Self {
-        Self {
-            version: VERSION_WORD,
-            port: key.port(),
-            address: *key.address(),
-            service: 0,
-            backend: Self::HOST_PORT,
-            check: 0,
-        }
-    }
-
-    /// Whether the socket was led to a pod by a port of the node.
-    #[inline(always)]
-    pub const fn is_of_host_port(&self) -> bool {
-        self.backend == Self::HOST_PORT
+        Self::of(key, [0, Self::HOST_PORT, 0])
     }
 
     /// The record of a socket that dialled `key` and was sent to `backend`, whose id is `id`.
     #[inline(always)]
     pub const fn new(key: &FrontendKey, id: u32, backend: &Backend) -> Self {
-        Self {
-            version: VERSION_WORD,
-            port: key.port(),
-            address: *key.address(),
-            service: backend.service(),
-            backend: id,
-            check: check(backend),
-        }
+        Self::of(key, [backend.service(), id, check(backend)])
+    }
+
+    #[inline(always)]
+    const fn of(key: &FrontendKey, [service, backend, check]: [u32; 3]) -> Self {
+        let [a, b, c, d] = key.address().words();
+        let first = VERSION as u32 | (key.port().word() as u32) << 16;
+        Self([pair(first, a), pair(b, c), pair(d, service), pair(backend, check)])
+    }
+
+    /// Whether the socket was led to a pod by a port of the node.
+    #[inline(always)]
+    pub const fn is_of_host_port(&self) -> bool {
+        self.backend() == Self::HOST_PORT
     }
 
     /// Whether `backend`, which has the recorded id now, is the one that the socket was sent to: ids are
     /// reused.
     #[inline(always)]
     pub const fn led_to(&self, backend: &Backend) -> bool {
-        self.service == backend.service() && self.check == check(backend)
+        upper(self.0[2]) == backend.service() && upper(self.0[3]) == check(backend)
     }
 
     /// Whether it says anything.
     #[inline(always)]
     pub const fn is_known(&self) -> bool {
-        self.version == VERSION_WORD
+        self.0[0] as u16 == VERSION as u16
     }
 
     /// The address dialled.
     #[inline(always)]
-    pub const fn address(&self) -> &Address {
-        &self.address
+    pub const fn address(&self) -> Address {
+        Address::from_words([upper(self.0[0]), self.0[1] as u32, upper(self.0[1]), self.0[2] as u32])
     }
 
     /// The port dialled.
     #[inline(always)]
     pub const fn port(&self) -> Port {
-        self.port
+        Port::from_word((self.0[0] >> 16) as u16)
     }
 
     /// The backend id at the time.
     #[inline(always)]
     pub const fn backend(&self) -> u32 {
-        self.backend
+        self.0[3] as u32
     }
+
+    /// A check of all of it and of `seed`.
+    #[inline(always)]
+    pub(crate) const fn checked(&self, seed: u64) -> u32 {
+        let [a, b, c, d] = self.0;
+        upper(mix_pair(mix_pair(mix_pair(mix_pair(mix_pair(1, seed), a), b), c), d))
+    }
+}
+
+/// Two words, the first one in front.
+#[inline(always)]
+const fn pair(first: u32, second: u32) -> u64 {
+    first as u64 | (second as u64) << 32
+}
+
+/// The second one.
+#[inline(always)]
+const fn upper(pair: u64) -> u32 {
+    (pair >> 32) as u32
 }
 
 #[inline(always)]

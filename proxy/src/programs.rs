@@ -16,7 +16,7 @@ use ebpf::maps;
 
 use crate::layouts::{Layouts, outgrow};
 use crate::proxy::Config;
-use crate::sockets::SocketMaps;
+use crate::sockets::{RecordMaps, SocketMaps};
 use crate::sys;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fairway-ebpf"));
@@ -116,6 +116,7 @@ impl Programs {
         layouts.share().map_err(unpinned)?;
         let ebpf = EbpfLoader::new()
             .default_map_pin_directory(folder)
+            .map_pin_path(maps::RECORDS, bpf_dir.join(maps::RECORDS))
             .map_pin_path(maps::REVERSE, bpf_dir.join(maps::REVERSE))
             .map_max_entries(maps::FRONTENDS, sizes.frontends)
             .map_max_entries(maps::SERVICES, sizes.services)
@@ -166,7 +167,10 @@ impl Programs {
         let open = |path: PathBuf| sys::open_pinned(&path)?.ok_or_else(absent);
         let own = |name: &str| open(self.layouts.own.join(name));
         Ok(SocketMaps {
-            reverse: open(self.bpf_dir.join(maps::REVERSE))?,
+            records: RecordMaps::new(
+                open(self.bpf_dir.join(maps::RECORDS))?,
+                open(self.bpf_dir.join(maps::REVERSE))?,
+            ),
             found: own(maps::FOUND)?,
             host_ports: own(maps::HOSTPORTS)?,
             pods: own(maps::PODS)?,

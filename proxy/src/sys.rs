@@ -218,12 +218,13 @@ pub(crate) fn insert<K, V>(map: BorrowedFd<'_>, key: &K, value: &V, overwrite: b
     }
 }
 
-/// Removes an element of a map; it may not be there.
-pub(crate) fn remove<K>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+/// Removes an element of a map; false if it is not there.
+pub(crate) fn remove<K>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
     let attr = Element { map: raw(map), padding: 0, key: std::ptr::from_ref(key) as u64, value: 0, flags: 0 };
     match bpf(BPF_MAP_DELETE_ELEM, &attr) {
-        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
-        Ok(_) | Err(_) => Ok(()),
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use model::testing::{endpoint, name, service, slice};
@@ -169,6 +170,50 @@ fn scenario_13_a_direct_connection_after_a_service_shows_the_pod() {
         socket.send(b"who?").unwrap();
         assert_eq!(socket.recv_from(&mut [0; 64]).unwrap().1, address("10.244.0.2:8080"));
     });
+}
+
+#[test]
+fn a_socket_whose_seat_is_taken_has_its_record_beside_it() {
+    on_a_node(|node| {
+        backend("10.244.0.2", 8080);
+        let world = node.serve(web(&["10.244.0.2"]));
+        let peer = |socket: &UdpSocket| socket.peer_addr().unwrap();
+        let (vip, pod) = (address("10.96.0.5:80"), address("10.244.0.2:8080"));
+        let connected = |socket: UdpSocket, to: SocketAddr| {
+            socket.connect(to).unwrap();
+            socket
+        };
+        let first = connected(udp_socket("10.96.0.5:80"), vip);
+        let second = connected(of_the_seat_of(&first), vip);
+        assert_eq!(records(&node.bpf_dir), (1, 1));
+        assert_eq!((peer(&first), peer(&second)), (vip, vip));
+        assert_eq!(world.proxy.connections().list().unwrap().0.len(), 2);
+        // A direct connection has no record, wherever the one before it was.
+        let second = connected(second, pod);
+        assert_eq!((peer(&first), peer(&second)), (vip, pod));
+        assert_eq!(records(&node.bpf_dir), (1, 0));
+        let second = connected(second, vip);
+        drop(first);
+        assert_eq!((peer(&second), records(&node.bpf_dir)), (vip, (0, 1)));
+        // It moves to the seat, now that it is free.
+        let second = connected(second, vip);
+        assert_eq!((peer(&second), records(&node.bpf_dir)), (vip, (1, 0)));
+        drop(second);
+        assert_eq!(records(&node.bpf_dir), (0, 0));
+        assert_eq!(world.proxy.backends().map(|backend| backend.count.closed).sum::<u64>(), 4);
+    });
+}
+
+/// A socket that shares its seat with another one: cookies are handed out one after the other, in batches to each CPU.
+fn of_the_seat_of(other: &UdpSocket) -> UdpSocket {
+    let wanted = ebpf::seat::index(cookie(other));
+    for _ in 0..16 * ebpf::maps::RECORDS_ENTRIES {
+        let socket = udp_socket("10.96.0.5:80");
+        if ebpf::seat::index(cookie(&socket)) == wanted {
+            return socket;
+        }
+    }
+    panic!("no cookie for seat {wanted}");
 }
 
 #[test]

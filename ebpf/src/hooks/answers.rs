@@ -21,14 +21,12 @@ macro_rules! answer_records {
         impl Recorded for $hook {
             #[inline(always)]
             fn record(&self) -> Option<&Record> {
-                // SAFETY: only this socket's own hooks write its element.
-                unsafe { maps::REVERSE.get(self.socket_cookie()) }
+                seat::record(&PinnedSeats, self.socket_cookie())
             }
 
             #[inline(always)]
             fn remove_record(&self) {
-                // There was one a moment ago.
-                let _ = maps::REVERSE.remove(self.socket_cookie());
+                seat::remove(&PinnedSeats, self.socket_cookie());
             }
 
             #[inline(always)]

@@ -12,7 +12,7 @@ use ebpf::choice::ChoiceKey;
 use ebpf::frontend::FrontendKey;
 use ebpf::maps::{
     FLOWS_ENTRIES, FRAGMENTS_ENTRIES, FRESH_ENTRIES, HOSTPORTS_ENTRIES, PODS_ENTRIES, RANGES_ENTRIES,
-    REVERSE_ENTRIES, SOURCES_ENTRIES, UPLINKS_ENTRIES,
+    RECORDS_ENTRIES, REVERSE_ENTRIES, SOURCES_ENTRIES, UPLINKS_ENTRIES,
 };
 use ebpf::packet::flow::{Flow, FlowKey};
 use ebpf::packet::fragment::{FragmentKey, Held, HeldKey};
@@ -20,6 +20,7 @@ use ebpf::packet::run::Run;
 use ebpf::packet::uplink::Uplink;
 use ebpf::pod::PodAddresses;
 use ebpf::reverse::{Dialled, Record, ReverseKey};
+use ebpf::seat::Seat;
 use ebpf::stats;
 
 /// Frames that are held, of all datagrams: half a mebibyte is what a flood of fragments may take.
@@ -55,6 +56,8 @@ pub(super) static STATS: PerCpuArray<u64> = PerCpuArray::pinned(stats::ELEMENTS,
 pub(super) static CLOSED: Array<u64> = Array::pinned(1, MMAPABLE);
 #[map(name = "refused")]
 pub(super) static REFUSED: Array<u64> = Array::pinned(1, MMAPABLE);
+#[map(name = "records")]
+pub(super) static RECORDS: Array<Seat> = Array::pinned(RECORDS_ENTRIES, MMAPABLE);
 #[map(name = "reverse")]
 pub(super) static REVERSE: HashMap<u64, Record> = HashMap::pinned(REVERSE_ENTRIES, NO_PREALLOC);
 #[map(name = "flows")]

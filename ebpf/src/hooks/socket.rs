@@ -4,7 +4,7 @@
 use core::ptr;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST, bpf_sock};
+use aya_ebpf::bindings::{BPF_ANY, bpf_sock};
 use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_coarse_ns,
 };
@@ -21,10 +21,12 @@ use ebpf::kernel::{Kernel, Maps, Recorded};
 use ebpf::packet::uplink::range;
 use ebpf::pod::PodAddresses;
 use ebpf::reverse::{Dialled, Record, ReverseKey};
+use ebpf::seat;
 use ebpf::stats::Reason;
 
 use super::answers::count_up;
 use super::maps;
+use super::seats::PinnedSeats;
 
 /// One run of a hook.
 pub(super) struct Socket {
@@ -179,8 +181,13 @@ impl Kernel for Socket {
     }
 
     #[inline(always)]
+    fn foresee_record(&self) {
+        seat::foresee(&PinnedSeats, self.socket_cookie());
+    }
+
+    #[inline(always)]
     fn add_record(&self, record: &Record) -> bool {
-        maps::REVERSE.insert(self.socket_cookie(), record, BPF_NOEXIST as u64).is_ok()
+        seat::add(&PinnedSeats, self.socket_cookie(), record)
     }
 
     #[inline(always)]

@@ -60,7 +60,7 @@ impl Proxy {
     fn connected(&self) -> io::Result<HashMap<u32, u64>> {
         let ids = self.kernel.sizes().backends;
         let mut open = HashMap::new();
-        for record in self.terminator.connections().records()?.values() {
+        for record in self.terminator.records()?.values() {
             let id = record.backend();
             if id < ids && record.led_to(&self.kernel.backend(id)) {
                 *open.entry(id).or_default() += 1;

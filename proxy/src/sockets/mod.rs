@@ -5,11 +5,13 @@ mod diag;
 mod host_ports;
 mod namespaces;
 mod pods;
+mod records;
 mod scan;
 mod stale;
 mod terminator;
 mod unseen;
 
+pub(crate) use records::RecordMaps;
 pub use scan::{Connection, Connections, Unseen};
 pub use terminator::Ended;
 pub(crate) use terminator::{SocketMaps, Terminator};

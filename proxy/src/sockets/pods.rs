@@ -52,6 +52,6 @@ impl Finding {
                 sys::insert(map.as_fd(), cookie, value, true)?;
             }
         }
-        known.into_keys().try_for_each(|cookie| sys::remove(map.as_fd(), &cookie))
+        known.into_keys().try_for_each(|cookie| sys::remove(map.as_fd(), &cookie).map(drop))
     }
 }

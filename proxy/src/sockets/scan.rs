@@ -2,19 +2,18 @@
 //! own: what could not come back to its namespace must not do anything else. Called by the terminator and for
 //! `fairway get connections`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
 
 use ebpf::reverse::Record;
 use model::Protocol;
 
 use super::diag::{Diag, Socket};
 use super::namespaces;
+use super::records::RecordMaps;
 use crate::sys;
 
 /// One socket that went through a frontend.
@@ -45,10 +44,7 @@ pub struct Unseen {
 
 /// Lists connections. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Connections(Arc<OwnedFd>);
-
-/// The records of all sockets, by cookie.
-pub(crate) type Records = HashMap<u64, Record>;
+pub struct Connections(RecordMaps);
 
 /// One namespace during a walk.
 pub(super) struct Place {
@@ -58,19 +54,8 @@ pub(super) struct Place {
 }
 
 impl Connections {
-    pub(crate) fn new(reverse: OwnedFd) -> Self {
-        Self(Arc::new(reverse))
-    }
-
-    /// What every connected socket dialled, and where that led.
-    pub(crate) fn records(&self) -> io::Result<Records> {
-        let elements = sys::elements::<u64, Record>(self.0.as_fd())?;
-        Ok(elements.into_iter().filter(|(_, record)| record.is_known()).collect())
-    }
-
-    /// Removes the record of a socket that is no more.
-    pub(super) fn forget(&self, cookie: u64) -> io::Result<()> {
-        sys::remove(self.0.as_fd(), &cookie)
+    pub(crate) const fn new(records: RecordMaps) -> Self {
+        Self(records)
     }
 
     /// Every connection of the node, in the order of the namespaces, and what could not be seen.
@@ -79,7 +64,7 @@ impl Connections {
     ///
     /// If not even the own namespace can be seen.
     pub fn list(&self) -> io::Result<(Vec<Connection>, Unseen)> {
-        let records = self.records()?;
+        let records = self.0.read()?;
         let walk_all = || {
             let mut found = Vec::new();
             let unseen = walk(|place| {
@@ -162,11 +147,12 @@ fn connection(socket: &Socket, record: &Record, netns: u64) -> Connection {
 
 /// What a socket dialled.
 pub(super) fn frontend(record: &Record) -> SocketAddr {
-    SocketAddr::new((*record.address()).into(), record.port().number())
+    SocketAddr::new(record.address().into(), record.port().number())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
 

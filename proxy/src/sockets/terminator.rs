@@ -10,14 +10,15 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ebpf::maps::REVERSE_ENTRIES;
+use ebpf::maps::RECORDS_ENTRIES;
 use ebpf::reverse::Record;
 use model::{Protocol, Snapshot};
 
 use super::diag::Socket;
 use super::host_ports::HostPorts;
 use super::pods::Finding;
-use super::scan::{Connections, Place, Records, Unseen, frontend, walk};
+use super::records::{RecordMaps, Records};
+use super::scan::{Connections, Place, Unseen, frontend, walk};
 use super::stale::{Gone, Judge, Picture, concerns_datagrams};
 use crate::tables::Tables;
 
@@ -42,7 +43,7 @@ pub struct Ended {
 #[derive(Debug)]
 pub(crate) struct Terminator {
     shared: Arc<Shared>,
-    connections: Connections,
+    records: RecordMaps,
     thread: Option<JoinHandle<()>>,
     /// Kept only if TCP connections are to be ended.
     gone: Option<Gone>,
@@ -67,7 +68,7 @@ struct Inbox {
 #[derive(Debug)]
 pub(crate) struct SocketMaps {
     /// What each socket dialled.
-    pub(crate) reverse: OwnedFd,
+    pub(crate) records: RecordMaps,
     /// Pods of other runtimes.
     pub(crate) found: OwnedFd,
     /// Ports of the node that lead to pods.
@@ -78,7 +79,7 @@ pub(crate) struct SocketMaps {
 
 /// The same as the thread reads and writes them.
 struct Maps {
-    connections: Connections,
+    records: RecordMaps,
     found: OwnedFd,
     host_ports: HostPorts,
 }
@@ -94,15 +95,14 @@ impl Terminator {
     /// Starts the thread in the network namespace of this one. `streams` says whether TCP connections to pods that
     /// are gone are ended, too.
     pub(crate) fn start(maps: SocketMaps, streams: bool) -> io::Result<Self> {
-        let SocketMaps { reverse, found, host_ports, pods } = maps;
+        let SocketMaps { records, found, host_ports, pods } = maps;
         let shared = Arc::new(Shared::default());
-        let connections = Connections::new(reverse);
         let host_ports = HostPorts::new(host_ports, pods);
         let inside = Arc::clone(&shared);
-        let maps = Maps { connections: connections.clone(), found, host_ports };
+        let maps = Maps { records: records.clone(), found, host_ports };
         let thread = std::thread::Builder::new().name("terminator".into());
         let thread = thread.spawn(move || run(&inside, &maps))?;
-        Ok(Self { shared, connections, thread: Some(thread), gone: streams.then(Gone::default) })
+        Ok(Self { shared, records, thread: Some(thread), gone: streams.then(Gone::default) })
     }
 
     /// Has the sockets judged anew and pods found, if what changed between two snapshots may have left a socket
@@ -133,7 +133,12 @@ impl Terminator {
     }
 
     pub(crate) fn connections(&self) -> Connections {
-        self.connections.clone()
+        Connections::new(self.records.clone())
+    }
+
+    /// What every connected socket dialled.
+    pub(crate) fn records(&self) -> io::Result<Records> {
+        self.records.read()
     }
 }
 
@@ -193,7 +198,7 @@ fn run(shared: &Shared, maps: &Maps) {
 
 /// One walk: whatever is stale by `picture` is ended, and pods are found.
 fn look(shared: &Shared, maps: &Maps, picture: &Picture, sweep: &mut Sweep) -> io::Result<()> {
-    let records = maps.connections.records()?;
+    let records = maps.records.read()?;
     let mut pods = Finding::new(&picture.snapshot);
     let (mut judge, mut seen) = (Judge::new(picture), HashSet::new());
     let streams = picture.gone.is_some() || sweep.is_due(&records);
@@ -213,8 +218,7 @@ fn look(shared: &Shared, maps: &Maps, picture: &Picture, sweep: &mut Sweep) -> i
     })?;
     pods.write(&maps.found)?;
     if unseen.namespaces == 0 && sweep.is_due(&records) {
-        sweep
-            .step(&maps.connections, records.into_keys().filter(|cookie| !seen.contains(cookie)).collect())?;
+        sweep.step(&maps.records, records.into_keys().filter(|cookie| !seen.contains(cookie)).collect())?;
     }
     let mut known = shared.unseen();
     if let Some(reason) = &unseen.reason
@@ -242,16 +246,14 @@ impl Sweep {
     fn is_due(&self, records: &Records) -> bool {
         match self {
             Self::First | Self::Second(_) => true,
-            Self::Done => records.len() > REVERSE_ENTRIES as usize / 2,
+            Self::Done => records.len() > RECORDS_ENTRIES as usize / 2,
         }
     }
 
-    fn step(&mut self, connections: &Connections, missing: HashSet<u64>) -> io::Result<()> {
+    fn step(&mut self, records: &RecordMaps, missing: HashSet<u64>) -> io::Result<()> {
         match std::mem::replace(self, Self::Done) {
             Self::First | Self::Done => *self = Self::Second(missing),
-            Self::Second(before) => {
-                missing.intersection(&before).try_for_each(|cookie| connections.forget(*cookie))?;
-            }
+            Self::Second(before) => records.forget(missing.intersection(&before))?,
         }
         Ok(())
     }

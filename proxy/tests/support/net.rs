@@ -3,6 +3,8 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::time::Duration;
 
 /// How long a client waits for an answer that must come.
@@ -129,4 +131,27 @@ pub(crate) fn in_pod<T: Send>(body: impl FnOnce() -> T + Send) -> T {
         });
         pod.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// The cookie of a socket.
+pub(crate) fn cookie(socket: &UdpSocket) -> u64 {
+    let mut cookie = 0_u64;
+    let mut len: libc::socklen_t = 8;
+    // SAFETY: the option writes at most `len` bytes to `cookie`.
+    let result = unsafe {
+        let value = (&raw mut cookie).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_COOKIE, value, &raw mut len)
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    cookie
+}
+
+/// How many sockets have a record in their seat, and how many beside it.
+pub(crate) fn records(bpf_dir: &Path) -> (usize, usize) {
+    let open = |name: &str| aya::maps::MapData::from_pin(bpf_dir.join(name)).expect("it is pinned");
+    let seats: aya::maps::Array<_, [u64; 8]> =
+        aya::maps::Map::Array(open(ebpf::maps::RECORDS)).try_into().expect("its kind");
+    let aside: aya::maps::HashMap<_, u64, [u8; 32]> =
+        aya::maps::Map::HashMap(open(ebpf::maps::REVERSE)).try_into().expect("its kind");
+    (seats.iter().filter(|seat| seat.as_ref().expect("an element")[0] != 0).count(), aside.keys().count())
 }
