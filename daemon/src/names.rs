@@ -188,7 +188,7 @@ pub(crate) async fn join(server: Server) -> Result<()> {
 ///
 /// # Errors
 /// If the thread cannot be started.
-pub(crate) async fn beat(heartbeat: Heartbeat, cancel: CancellationToken) -> Result<()> {
+pub(crate) async fn beat(mut heartbeat: Heartbeat, cancel: CancellationToken) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let thread = std::thread::Builder::new().name("heartbeat".to_owned());
@@ -196,10 +196,10 @@ pub(crate) async fn beat(heartbeat: Heartbeat, cancel: CancellationToken) -> Res
         // Without the right to it the thread is one among the others.
         let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), MOST_URGENT);
         loop {
-            let last = heartbeat.beat();
+            heartbeat.beat();
             std::thread::park_timeout(HEARTBEAT);
             if stopped.load(Ordering::Relaxed) {
-                return heartbeat.stop(last);
+                return heartbeat.stop();
             }
         }
     };

@@ -62,29 +62,49 @@ struct Counters {
     refused: Memory,
 }
 
-/// Tells the hooks that the daemon answers: see `ebpf::maps::NODE`.
-#[derive(Clone, Debug)]
-pub struct Heartbeat(Arc<Memory>);
+/// Tells the hooks that the daemon answers: see `ebpf::maps::NODE`. During a take-over two daemons do.
+#[derive(Debug)]
+pub struct Heartbeat {
+    memory: Arc<Memory>,
+    last: u64,
+    /// The latest own beat that came upon another daemon's.
+    joined: Option<u64>,
+}
 
 impl Heartbeat {
-    /// The daemon answers now. To be called ten times a second. What `stop` wants to know.
-    pub fn beat(&self) -> u64 {
-        let now = sys::monotonic_ns();
-        self.word().store(now, Ordering::Release);
-        now
+    const fn new(memory: Arc<Memory>) -> Self {
+        Self { memory, last: 0, joined: None }
     }
 
-    /// The daemon does not answer any more, unless its successor has beaten since the `last` beat of this one. The
-    /// word still tells when it did: the CNI plug-in wants to know.
-    pub fn stop(&self, last: u64) {
-        let over = last.saturating_sub(maps::HEARTBEAT_VALID_NS + maps::TICK_NS);
-        let _ = self.word().compare_exchange(last, over, Ordering::Release, Ordering::Relaxed);
+    /// The daemon answers now. To be called ten times a second.
+    pub fn beat(&mut self) {
+        let now = sys::monotonic_ns();
+        let found = self.word().swap(now, Ordering::AcqRel);
+        if found != self.last && is_valid(found, now) {
+            self.joined = Some(now);
+        }
+        self.last = now;
+    }
+
+    /// The daemon does not answer any more, unless another one does. The word still tells when it did: the CNI plug-in
+    /// wants to know.
+    pub fn stop(self) {
+        if self.joined.is_some_and(|joined| is_valid(joined, self.last)) {
+            return;
+        }
+        let over = self.last.saturating_sub(maps::HEARTBEAT_VALID_NS + maps::TICK_NS);
+        let _ = self.word().compare_exchange(self.last, over, Ordering::Release, Ordering::Relaxed);
     }
 
     fn word(&self) -> &AtomicU64 {
         // SAFETY: an aligned u64 of the mapping, which this handle keeps alive.
-        unsafe { AtomicU64::from_ptr(self.0.at::<u64>(0).as_ptr()) }
+        unsafe { AtomicU64::from_ptr(self.memory.at::<u64>(0).as_ptr()) }
     }
+}
+
+/// Whether a beat still counts.
+const fn is_valid(beat: u64, now: u64) -> bool {
+    now.saturating_sub(beat) < maps::HEARTBEAT_VALID_NS
 }
 
 /// Counts the ends of connections that the hooks do not see end.
@@ -163,7 +183,7 @@ impl Kernel {
 
     /// The handle of the heartbeat.
     pub fn heartbeat(&self) -> Heartbeat {
-        Heartbeat(Arc::clone(&self.node))
+        Heartbeat::new(Arc::clone(&self.node))
     }
 
     /// The handle that counts ends of connections.
