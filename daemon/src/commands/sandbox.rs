@@ -80,7 +80,7 @@ fn list(args: &SandboxListArgs) -> Result<String> {
     let rows = sandboxes::rows(&sandbox::records(&args.place.run_dir));
     match args.output {
         Output::Json => Ok(serde_json::to_string(&rows)? + "\n"),
-        Output::Table => Ok(sandboxes::text(&rows)),
+        Output::Table => Ok(sandboxes::text_by_hand(&rows)),
     }
 }
 
