@@ -98,9 +98,14 @@ impl Layouts {
         Ok(())
     }
 
-    /// Removes the older layout, once its links are ours.
+    /// Removes the older layout, once its links are ours. What cannot be removed is no layout any more: the next
+    /// start must not upgrade from it again.
     pub(crate) fn forget_older(&mut self) -> io::Result<()> {
-        self.older.take().map_or(Ok(()), std::fs::remove_dir_all)
+        let Some(older) = self.older.take() else { return Ok(()) };
+        let mut names = (0_u32..).map(|number| older.with_file_name(format!("gone-{number}")));
+        let gone = names.find(|path| !path.exists()).expect("there are more names than directories");
+        std::fs::rename(&older, &gone)?;
+        std::fs::remove_dir_all(gone)
     }
 
     /// Copies affinities and choices from the older maps to ours, where `current` is. What names a service or

@@ -210,7 +210,7 @@ impl Proxy {
     /// What is left to do once the programs of this layout serve; whatever fails of it, they do.
     fn leave_older(&mut self) {
         if let Err(error) = self.programs.layouts().forget_older() {
-            tracing::warn!(%error, "the maps of the older version cannot be removed");
+            tracing::warn!(%error, "the maps of the older version cannot be removed and keep their memory");
         }
         if let Some(to) = self.packets.as_mut().and_then(Packets::take_postponed)
             && let Err(error) = self.surround(&to)

@@ -243,7 +243,8 @@ fn an_upgrade_takes_the_links_over_where_the_older_maps_cannot_be_removed() {
     on_a_node(|node| {
         let older = node.bpf_dir.join(ebpf::maps::LAYOUT);
         upgrade(node, || hold(&older.join("held")));
-        assert!(older.exists());
+        assert!(node.bpf_dir.join("gone-0/held").exists(), "it was held");
+        assert!(!older.exists(), "the next start would upgrade from it again");
     });
 }
 
