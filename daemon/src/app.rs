@@ -117,7 +117,7 @@ async fn start(args: &RunArgs, tasks: &mut Tasks) -> Result<()> {
         health: health.clone(),
         metrics,
         surroundings,
-        released: keeper.released(),
+        handed_over: keeper.handed_over(),
         reported: Reported::new(reports.notices()),
     };
     tasks.spawn("stepper", stepper.run(snapshots, asked, tasks.cancel.clone()));

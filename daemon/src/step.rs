@@ -63,8 +63,8 @@ pub struct Stepper {
     pub metrics: proxy::Metrics,
     /// Where the packet engine is: None where it is off.
     pub surroundings: watch::Receiver<Option<Surroundings>>,
-    /// Marked when sockets that went through a hostPort may have lost their pod.
-    pub released: watch::Receiver<()>,
+    /// Marked when a hostPort may lead elsewhere than the sockets that use it go.
+    pub handed_over: watch::Receiver<()>,
     /// What has been reported, so that each problem is told once.
     pub reported: Reported,
 }
@@ -81,7 +81,7 @@ impl Stepper {
         cancel: CancellationToken,
     ) -> Result<()> {
         snapshots.mark_changed();
-        let (mut surroundings, mut released) = (self.surroundings.clone(), self.released.clone());
+        let (mut surroundings, mut handed_over) = (self.surroundings.clone(), self.handed_over.clone());
         let mut shrink_at: Option<Instant> = None;
         let mut examinations = tokio::time::interval(EXAMINE);
         examinations.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -101,7 +101,7 @@ impl Stepper {
                     let now = surroundings.borrow_and_update().clone();
                     block_in_place(|| self.surround(now.as_ref()));
                 }
-                Ok(()) = released.changed() => self.proxy.look_at_sockets(),
+                Ok(()) = handed_over.changed() => self.proxy.look_at_sockets(),
                 Some(query) = queries.recv() => block_in_place(|| self.answer(query)),
                 () = cancel.cancelled() => break,
             }

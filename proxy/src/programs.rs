@@ -174,6 +174,7 @@ impl Programs {
             found: own(maps::FOUND)?,
             host_ports: own(maps::HOSTPORTS)?,
             pods: own(maps::PODS)?,
+            ranges: own(maps::RANGES)?,
         })
     }
 

@@ -63,8 +63,8 @@ pub(crate) struct Keeper {
     surroundings: watch::Sender<Option<Surroundings>>,
     /// The host ends of pods that have hostPorts, as they were at the last look.
     led_to: BTreeSet<u32>,
-    /// Marked when one of them has gone.
-    released: watch::Sender<()>,
+    /// Marked when one of them has come or gone.
+    handed_over: watch::Sender<()>,
     /// What stands in the way, as it was logged.
     problems: Vec<String>,
 }
@@ -96,7 +96,7 @@ impl Keeper {
             masqueraded: None,
             surroundings: watch::Sender::new(None),
             led_to: BTreeSet::new(),
-            released: watch::Sender::new(()),
+            handed_over: watch::Sender::new(()),
             problems: Vec::new(),
         })
     }
@@ -114,9 +114,9 @@ impl Keeper {
         self.surroundings.subscribe()
     }
 
-    /// Marked whenever a pod that had hostPorts has gone.
-    pub(crate) fn released(&self) -> watch::Receiver<()> {
-        self.released.subscribe()
+    /// Marked whenever a pod that has hostPorts has come or gone.
+    pub(crate) fn handed_over(&self) -> watch::Receiver<()> {
+        self.handed_over.subscribe()
     }
 
     /// Tells the packet engine where it is.
@@ -263,8 +263,8 @@ impl Keeper {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         // The number of a link is not used again.
-        if !self.led_to.is_subset(&entries.led_to) {
-            self.released.send_replace(());
+        if self.led_to != entries.led_to {
+            self.handed_over.send_replace(());
         }
         self.led_to = entries.led_to;
         Ok(())

@@ -1,5 +1,6 @@
 //! The sockets that went through a frontend: found by their records in every network namespace of the node,
-//! listed, and ended when their endpoint is gone. It never looks at a socket without a record.
+//! listed, and ended when their endpoint is gone. Of the sockets without a record it ends one kind alone: those that go
+//! straight to a port of the node which has come to lead to a pod.
 
 mod diag;
 mod host_ports;

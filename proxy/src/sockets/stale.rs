@@ -48,6 +48,12 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// Whether a service answers datagrams there.
+    pub(super) fn is_frontend(&self, dialled: SocketAddr) -> bool {
+        let frontend = Frontend::new(dialled.ip(), dialled.port(), Protocol::Udp);
+        self.picture.tables.frontends.contains_key(&frontend)
+    }
+
     /// A service without any serving endpoint is left alone (R9). A frontend that is gone leaves its sockets to
     /// whoever else their endpoint serves.
     fn is_stale_datagram(&mut self, frontend: SocketAddr, backend: SocketAddr) -> bool {

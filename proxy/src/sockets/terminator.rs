@@ -75,6 +75,8 @@ pub(crate) struct SocketMaps {
     pub(crate) host_ports: OwnedFd,
     /// The addresses of pods.
     pub(crate) pods: OwnedFd,
+    /// The addresses of the node.
+    pub(crate) ranges: OwnedFd,
 }
 
 /// The same as the thread reads and writes them.
@@ -95,9 +97,9 @@ impl Terminator {
     /// Starts the thread in the network namespace of this one. `streams` says whether TCP connections to pods that
     /// are gone are ended, too.
     pub(crate) fn start(maps: SocketMaps, streams: bool) -> io::Result<Self> {
-        let SocketMaps { records, found, host_ports, pods } = maps;
+        let SocketMaps { records, found, host_ports, pods, ranges } = maps;
         let shared = Arc::new(Shared::default());
-        let host_ports = HostPorts::new(host_ports, pods);
+        let host_ports = HostPorts::new(host_ports, pods, ranges)?;
         let inside = Arc::clone(&shared);
         let maps = Maps { records: records.clone(), found, host_ports };
         let thread = std::thread::Builder::new().name("terminator".into());
@@ -202,13 +204,22 @@ fn look(shared: &Shared, maps: &Maps, picture: &Picture, sweep: &mut Sweep) -> i
     let mut pods = Finding::new(&picture.snapshot);
     let (mut judge, mut seen) = (Judge::new(picture), HashSet::new());
     let streams = picture.gone.is_some() || sweep.is_due(&records);
+    let host_ports = maps.host_ports.numbers()?;
     let unseen = walk(|place| {
         pods.look(place.cookie)?;
-        let mut is_stale = |protocol, record: &Record, backend| match (record.is_of_host_port(), protocol) {
-            (false, _) => Ok(judge.is_stale(protocol, frontend(record), backend)),
-            (true, Protocol::Udp) => maps.host_ports.lead(frontend(record), backend).map(|leads| !leads),
+        let mut is_stale = |protocol, record: Option<&Record>, remote: SocketAddr| match (record, protocol) {
+            (Some(record), _) if !record.is_of_host_port() => {
+                Ok(judge.is_stale(protocol, frontend(record), remote))
+            }
+            (Some(record), Protocol::Udp) => {
+                maps.host_ports.lead(frontend(record), remote).map(|leads| !leads)
+            }
+            // Connected before its pod came, it would never reach it. A Service wins over the pod.
+            (None, Protocol::Udp) if host_ports.contains(&remote.port()) && !judge.is_frontend(remote) => {
+                maps.host_ports.have_come(remote, place.cookie)
+            }
             // As those through a service live on in an address that left its slices.
-            (true, Protocol::Tcp | Protocol::Sctp) => Ok(false),
+            (Some(_), Protocol::Tcp | Protocol::Sctp) | (None, _) => Ok(false),
         };
         end_stale(&mut is_stale, (&records, &mut seen), place, Protocol::Udp, &shared.datagrams)?;
         if streams {
@@ -260,7 +271,7 @@ impl Sweep {
 }
 
 fn end_stale(
-    is_stale: &mut impl FnMut(Protocol, &Record, SocketAddr) -> io::Result<bool>,
+    is_stale: &mut impl FnMut(Protocol, Option<&Record>, SocketAddr) -> io::Result<bool>,
     (records, seen): (&Records, &mut HashSet<u64>),
     place: &Place,
     protocol: Protocol,
@@ -268,9 +279,9 @@ fn end_stale(
 ) -> io::Result<()> {
     let (mut stale, mut failed): (Vec<Socket>, _) = (Vec::new(), None);
     place.diag.connected(protocol, |socket| {
-        let Some(record) = records.get(&socket.cookie()) else { return };
+        let record = records.get(&socket.cookie());
         // One that is closed and still says goodbye to its peer needs its record no more.
-        if socket.inode != 0 {
+        if record.is_some() && socket.inode != 0 {
             seen.insert(socket.cookie());
         }
         match is_stale(protocol, record, socket.remote()) {

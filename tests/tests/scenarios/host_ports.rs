@@ -129,6 +129,38 @@ fn connected_sockets_end_with_the_pod_behind_their_host_port() {
 }
 
 #[test]
+fn sockets_connected_before_the_pod_of_their_host_port_end_when_it_comes() {
+    Node::run(options(), |node| {
+        let other = Pod::client(node, "t/other")?;
+        let mut early = Vec::new();
+        for address in [NODE4, "[2001:db8:2::10]", "127.0.0.1"] {
+            early.push(node.flow(&["keep", "--udp", &format!("{address}:5353")])?);
+        }
+        early.push(other.flow(node, &["keep", "--udp", &format!("{NODE4}:5353")])?);
+        // What goes to another port, to another machine or to the pod itself is none of the hostPort's.
+        let elsewhere = [(NODE4, 5354), (tests::ROUTER4, 5353)];
+        let mut staying = Vec::new();
+        for (address, port) in elsewhere {
+            staying.push(node.flow(&["keep", "--udp", &format!("{address}:{port}")])?);
+        }
+        staying.push(other.flow(node, &["keep", "--udp", "127.0.0.1:5353"])?);
+        publish(node, "first", &["5353:80/udp"])?;
+        for flow in &mut early {
+            until_ended(flow)?;
+        }
+        for flow in &mut staying {
+            let said = flow.exchange()?;
+            ensure!(!matches!(&said, Err(error) if error == "ECONNABORTED"), "{said:?}");
+        }
+        let mut again = node.flow(&["keep", "--udp", &format!("{NODE4}:5353")])?;
+        ensure!(again.exchange()? == Ok("first".to_owned()), "the next one is not led");
+        let ended = node.daemon()?.metric("fairway_proxy_sockets_ended_total", "protocol=\"UDP\"")?;
+        ensure!(ended == 4.0, "{ended} were ended");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_service_wins_over_a_host_port_and_the_daemon_says_so() {
     Node::run(options(), |node| {
         let client = Client::beyond(node)?;
