@@ -52,6 +52,6 @@ pub use plan::{Facts, Planner, is_programmed};
 pub use programs::{ProgramError, Programs, cleanup};
 pub use proxy::{BackendState, Config, Error, Finding, LAYOUT, Outcome, Proxy, Traffic};
 pub use select::{Selected, Standing, select};
-pub use sockets::{Blindness, Connection, Connections, Ended, Unseen, unseen};
+pub use sockets::{Blindness, Connection, Connections, Ended, Unseen, blind_spots};
 pub use sys::netns_cookie;
 pub use tables::{Block, Family, Frontend, ServiceKey, ServiceKeyParts, Slot, Tables, Target};

@@ -83,7 +83,7 @@ fn packet_engine(args: &RunArgs, facts: &Facts) -> Result<String> {
 fn unseen_pods(facts: &Facts) -> Vec<String> {
     let cgroup = &facts.cgroup.value;
     let pods = sandbox::attachments().map_err(anyhow::Error::from);
-    let found = pods.and_then(|pods| Ok((pods, proxy::unseen(cgroup)?)));
+    let found = pods.and_then(|pods| Ok((pods, proxy::blind_spots(cgroup)?)));
     let (pods, unseen) = match found {
         Ok(found) => found,
         Err(error) => return vec![format!("{:18}  cannot be looked at: {error:#}", "pods unseen")],

@@ -35,7 +35,7 @@ pub enum Blindness {
 /// # Errors
 ///
 /// If `/proc` cannot be read, or the cgroup is of no mount.
-pub fn unseen(cgroup: &Path) -> io::Result<BTreeMap<u64, Blindness>> {
+pub fn blind_spots(cgroup: &Path) -> io::Result<BTreeMap<u64, Blindness>> {
     let inside = Cgroup::at(cgroup)?;
     let mut found = BTreeMap::new();
     for process in read_dir("/proc")?.filter_map(Result::ok) {
