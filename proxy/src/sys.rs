@@ -312,6 +312,8 @@ const CHUNK: usize = 1 << 16;
 #[derive(Debug)]
 pub(crate) struct Memory {
     map: OwnedFd,
+    /// Where in the map it begins.
+    offset: usize,
     start: NonNull<u8>,
     len: usize,
     mapped: Box<[AtomicBool]>,
@@ -323,8 +325,13 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Maps `len` bytes of a map.
+    /// Maps the first `len` bytes of a map.
     pub(crate) fn map(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        Self::part(map, 0, len)
+    }
+
+    /// Maps `len` bytes of a map from `offset` on, a multiple of the size of a page.
+    pub(crate) fn part(map: BorrowedFd<'_>, offset: usize, len: usize) -> io::Result<Self> {
         let (null, nowhere) =
             (std::ptr::null_mut(), libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
         // SAFETY: a new mapping at an address of the kernel's choice, which nothing can touch.
@@ -335,7 +342,7 @@ impl Memory {
         let start =
             NonNull::new(start.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
         let mapped = (0..len.div_ceil(CHUNK)).map(|_| AtomicBool::new(false)).collect();
-        let memory = Self { map: map.try_clone_to_owned()?, start, len, mapped };
+        let memory = Self { map: map.try_clone_to_owned()?, offset, start, len, mapped };
         memory.map_chunk(0)?;
         Ok(memory)
     }
@@ -363,7 +370,8 @@ impl Memory {
         // SAFETY: inside the reserved addresses.
         let address = unsafe { self.start.add(offset) };
         let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
-        let from = libc::off_t::try_from(offset).expect("a map is smaller than an address space");
+        let from =
+            libc::off_t::try_from(self.offset + offset).expect("a map is smaller than an address space");
         // SAFETY: it takes the place of addresses that are ours and that nobody has been given yet, or of the
         // same mapping.
         let mapped =

@@ -26,8 +26,12 @@ struct Pinned {
     aside: OwnedFd,
 }
 
-/// The same for the moment of one look: while the seats are mapped they count as memory of this process.
-struct Look<'a> {
+/// So many seats are mapped at once: while they are, they count as memory of this process.
+const PART: u32 = 4096;
+
+/// A part of the seats.
+struct Part<'a> {
+    number: u32,
     seats: Memory,
     pinned: &'a Pinned,
 }
@@ -39,31 +43,38 @@ impl RecordMaps {
 
     /// What every connected socket dialled.
     pub(crate) fn read(&self) -> io::Result<Records> {
-        let look = self.look()?;
-        let seated = (0..RECORDS_ENTRIES).filter_map(|index| look.seat(index)?.occupant());
-        let mut records: Records = seated.collect();
+        let mut records = Records::new();
+        for number in 0..RECORDS_ENTRIES / PART {
+            let part = self.part(number)?;
+            records.extend(
+                (number * PART..(number + 1) * PART).filter_map(|index| part.seat(index)?.occupant()),
+            );
+        }
         records.extend(sys::elements::<u64, Record>(self.0.aside.as_fd())?);
         records.retain(|_, record| record.is_known());
         Ok(records)
     }
 
     /// Removes the records of sockets that are no more.
-    pub(super) fn forget<'a>(&self, cookies: impl Iterator<Item = &'a u64>) -> io::Result<()> {
-        let look = self.look()?;
-        cookies.for_each(|cookie| seat::remove(&look, *cookie));
-        Ok(())
+    pub(super) fn forget<'a>(&self, mut cookies: impl Iterator<Item = &'a u64>) -> io::Result<()> {
+        cookies.try_for_each(|cookie| {
+            seat::remove(&self.part(seat::index(*cookie) / PART)?, *cookie);
+            Ok(())
+        })
     }
 
-    fn look(&self) -> io::Result<Look<'_>> {
-        let size = RECORDS_ENTRIES as usize * size_of::<Seat>();
-        Ok(Look { seats: Memory::map(self.0.seats.as_fd(), size)?, pinned: &self.0 })
+    fn part(&self, number: u32) -> io::Result<Part<'_>> {
+        let size = PART as usize * size_of::<Seat>();
+        let seats = Memory::part(self.0.seats.as_fd(), number as usize * size, size)?;
+        Ok(Part { number, seats, pinned: &self.0 })
     }
 }
 
-impl Seats for Look<'_> {
+impl Seats for Part<'_> {
     fn seat(&self, index: u32) -> Option<&Seat> {
+        let place = (index / PART == self.number).then(|| self.seats.at::<Seat>((index % PART) as usize))?;
         // SAFETY: the memory is an array of seats, and lives as long as this.
-        Some(unsafe { self.seats.at::<Seat>(index as usize).as_ref() })
+        Some(unsafe { place.as_ref() })
     }
 
     fn count(&self, seat: &Seat, summand: u64) {
