@@ -151,14 +151,10 @@ fn a_question_costs_two_system_calls() {
         let pod = Pod::client(node, "t/a")?;
         let threads = workers(node.daemon()?.id())?;
         let mut asked = 0;
-        let mut calls = traced(node, &threads, || {
+        let calls = traced(node, &threads, || {
             asked = usize::try_from(answered(node, &pod, SERVER, 200)?)?;
             Ok(())
         })?;
-        // The threads share locks of metrics: where one loses the processor with a lock in its hand, another waits. That
-        // is no cost of a question, and comes with few of them on the busiest machine.
-        let waits: usize = ["futex", "sched_yield"].iter().filter_map(|name| calls.remove(*name)).sum();
-        ensure!(waits <= asked / 10, "the threads waited {waits} times for each other in {asked} questions");
         let names: Vec<&str> = calls.keys().map(String::as_str).collect();
         ensure!(names == ["recvmmsg", "sendmmsg"], "{calls:?}");
         ensure!(calls.values().all(|count| *count <= asked), "{asked} questions cost {calls:?}");
