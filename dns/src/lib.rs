@@ -14,6 +14,7 @@ mod dump;
 mod exchange;
 mod fast;
 mod forward;
+mod histogram;
 mod loops;
 mod metrics;
 mod name;

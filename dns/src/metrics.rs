@@ -9,29 +9,23 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::access::Verdict;
 use crate::cache::Totals;
 use crate::fast::Said;
+use crate::histogram::Histogram;
 use crate::record::RecordType;
 use crate::stored::Kind;
 use crate::wire::{Rcode, Transport};
 
-/// CoreDNS's buckets: 0.25 ms doubled up to 8 s.
-const SECONDS: [f64; 16] = [
-    0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048,
-    4.096, 8.192,
-];
-
 /// The counters of the server. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     responses: Family<ResponseLabels, Counter>,
-    duration: Family<ServerLabels, Histogram, fn() -> Histogram>,
-    upstream: Family<UpstreamLabels, Histogram, fn() -> Histogram>,
+    duration: Family<ServerLabels, Histogram>,
+    upstream: Family<UpstreamLabels, Histogram>,
     turned_away: Family<ReasonLabels, Counter>,
     /// Questions answered SERVFAIL because too many were under way.
     pub(crate) shed: Counter,
@@ -105,26 +99,6 @@ struct UpstreamLabels {
     proxy_name: &'static str,
     to: String,
     rcode: &'static str,
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        let histogram: fn() -> Histogram = || Histogram::new(SECONDS);
-        Self {
-            requests: Family::default(),
-            responses: Family::default(),
-            duration: Family::new_with_constructor(histogram),
-            upstream: Family::new_with_constructor(histogram),
-            turned_away: Family::default(),
-            shed: Counter::default(),
-            unanswered: Counter::default(),
-            joined: Counter::default(),
-            prefetched: Counter::default(),
-            served_stale: Counter::default(),
-            loops: Counter::default(),
-            cache: CacheMetrics::default(),
-        }
-    }
 }
 
 impl Metrics {
@@ -211,7 +185,7 @@ impl Metrics {
     pub(crate) fn count_upstream(&self, to: SocketAddr, rcode: Option<Rcode>, took: Duration) {
         let rcode = rcode.map_or("TIMEOUT", Rcode::name);
         let labels = UpstreamLabels { proxy_name: "forward", to: to.to_string(), rcode };
-        self.upstream.get_or_create(&labels).observe(took.as_secs_f64());
+        self.upstream.get_or_create(&labels).observe(took);
     }
 }
 
@@ -245,7 +219,7 @@ impl ServerMetrics {
             self.all.responses.get_or_create_owned(&labels)
         });
         response.inc();
-        self.duration.observe(took.as_secs_f64());
+        self.duration.observe(took);
     }
 
     /// Counts a question that is not answered as it is asked.
