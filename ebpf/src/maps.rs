@@ -35,10 +35,16 @@ pub const HOSTPORTS: &str = "hostports";
 pub const CLOSED: &str = "closed";
 /// ARRAY, mmapable, service id -> connections refused or unreachable, u64.
 pub const REFUSED: &str = "refused";
-/// HASH, [`crate::packet::flow::FlowKey`] -> [`crate::packet::flow::Flow`]: flows of which both ends spoke.
+/// HASH, [`crate::packet::flow::FlowKey`] -> [`crate::packet::flow::Flow`].
 pub const FLOWS: &str = "flows";
-/// LRU_HASH, the same: flows of which one end spoke.
-pub const FRESH: &str = "fresh";
+/// LRU_HASH, the same: flows of which one end spoke, while too many of those are in [`FLOWS`].
+pub const FLEETING: &str = "fleeting";
+/// ARRAY, mmapable, [`HALF_OPEN`] and [`FLEETING_SEEN`] -> u64.
+pub const CROWD: &str = "crowd";
+/// The element of [`CROWD`] that has the number of flows of [`FLOWS`] of which one end spoke.
+pub const HALF_OPEN: u32 = 0;
+/// The element of [`CROWD`] that has the second of flows in which something of [`FLEETING`] was last made or seen.
+pub const FLEETING_SEEN: u32 = 1;
 /// LRU_HASH, [`crate::packet::fragment::FragmentKey`] -> [`crate::packet::fragment::FragmentWord`].
 pub const FRAGMENTS: &str = "fragments";
 /// ARRAY, [`crate::packet::uplink::place`] -> [`crate::packet::uplink::Uplink`].
@@ -67,8 +73,8 @@ pub const REVERSE_ENTRIES: u32 = 1 << 17;
 pub const HOSTPORTS_ENTRIES: u32 = 16384;
 /// `max_entries` of [`FLOWS`]: two for each flow. Room is taken only for what is there.
 pub const FLOWS_ENTRIES: u32 = 1 << 19;
-/// `max_entries` of [`FRESH`]: two for each flow; room is taken for all.
-pub const FRESH_ENTRIES: u32 = 1 << 16;
+/// `max_entries` of [`FLEETING`]: two for each flow; room is taken for all.
+pub const FLEETING_ENTRIES: u32 = 1 << 16;
 /// `max_entries` of [`FRAGMENTS`]: datagrams on their way.
 pub const FRAGMENTS_ENTRIES: u32 = 1 << 12;
 /// `max_entries` of [`UPLINKS`].

@@ -8,6 +8,7 @@ mod bench;
 use bench::{Bench, Packet, address, client_port};
 use ebpf::frontend::{FrontendWord, TCP, UDP};
 use ebpf::packet::engine::Action::{Drop, Pass};
+use ebpf::packet::flow::{HALF_OPEN_FLOWS, Side};
 use ebpf::packet::headers::tcp::{ACK, FIN, RST, SYN};
 use ebpf::packet::hook::Table;
 use ebpf::packet::uplink::range;
@@ -54,26 +55,96 @@ fn what_is_sent_on_leaves_with_the_nodes_address_and_comes_back() {
 }
 
 #[test]
-fn a_known_flow_is_kept_apart_from_those_of_which_one_end_spoke() {
+fn a_flow_is_half_open_until_both_ends_spoke() {
     let [client, frontend, backend, ..] = NAMES[0];
     let bench = Bench::serving(frontend, TCP, 0, &[backend]);
     let mut syn = Packet::new((client, 40_000), (frontend, 80), TCP, SYN);
     bench.arrive(&mut syn);
     let mut greeting = Packet::new((backend, 8080), (client, 40_000), TCP, SYN | ACK);
     bench.leave(&mut greeting);
-    assert_eq!((bench.entries(Table::Fresh), bench.entries(Table::Known)), (2, 0));
+    assert_eq!((bench.entries(Table::Kept), bench.half_open()), (2, 1));
     let mut ack = Packet::new((client, 40_000), (frontend, 80), TCP, ACK);
     bench.arrive(&mut ack);
     ack.is((client, 40_000), (backend, 8080));
-    assert_eq!((bench.entries(Table::Fresh), bench.entries(Table::Known)), (0, 2));
+    assert_eq!((bench.entries(Table::Kept), bench.half_open()), (2, 0));
     assert_eq!(bench.connections.opened.get(), 1, "a connection is one of which both ends spoke");
-    // A flood of the first packets of others does not touch it.
-    for port in 1..1000 {
-        bench.arrive(&mut Packet::new((client, port), (frontend, 80), TCP, SYN));
+    for _ in 0..3 {
+        bench.arrive(&mut Packet::new((client, 40_000), (frontend, 80), TCP, ACK));
     }
-    let mut data = Packet::new((backend, 8080), (client, 40_000), TCP, ACK);
-    bench.leave(&mut data);
-    data.is((frontend, 80), (client, 40_000));
+    assert_eq!((bench.connections.opened.get(), bench.half_open()), (1, 0), "it is counted once");
+}
+
+#[test]
+fn while_too_many_flows_are_half_open_new_ones_are_kept_apart_until_both_ends_spoke() {
+    for [client, frontend, backend, elsewhere, node] in NAMES {
+        let mut bench = Bench::serving(frontend, TCP, 0, &[elsewhere]);
+        bench.range(backend, range::POD);
+        bench.crowd(HALF_OPEN_FLOWS);
+        let mut syn = Packet::new((client, 40_000), (frontend, 80), TCP, SYN);
+        bench.arrive(&mut syn);
+        bench.leave(&mut syn);
+        let port = client_port(&syn);
+        syn.is((node, port), (elsewhere, 8080));
+        assert_eq!((bench.entries(Table::Fleeting), bench.entries(Table::Kept)), (4, 0));
+        // The crowd goes; what began meanwhile is still found.
+        bench.crowd(-HALF_OPEN_FLOWS);
+        let mut greeting = Packet::new((elsewhere, 8080), (node, port), TCP, SYN | ACK);
+        bench.arrive(&mut greeting);
+        bench.leave(&mut greeting);
+        greeting.is((frontend, 80), (client, 40_000));
+        let mut ack = Packet::new((client, 40_000), (frontend, 80), TCP, ACK);
+        bench.arrive(&mut ack);
+        bench.leave(&mut ack);
+        ack.is((node, port), (elsewhere, 8080));
+        assert_eq!((bench.entries(Table::Fleeting), bench.entries(Table::Kept)), (0, 4));
+        assert_eq!((bench.half_open(), bench.counted(Reason::FlowKnown)), (0, 2));
+        assert_eq!(bench.connections.opened.get(), 1);
+    }
+}
+
+#[test]
+fn a_port_is_taken_by_a_flow_of_either_table() {
+    let [client, frontend, backend, ..] = NAMES[0];
+    // The first flow is begun in a crowd, or the second.
+    for crowds in [[HALF_OPEN_FLOWS, -HALF_OPEN_FLOWS], [0, HALF_OPEN_FLOWS]] {
+        let mut bench = Bench::serving(frontend, UDP, 0, &[backend]);
+        bench.also_serve("192.0.2.10", 30_080, UDP, 0);
+        for (crowd, to, keeps) in
+            [(crowds[0], (frontend, 80), true), (crowds[1], ("192.0.2.10", 30_080), false)]
+        {
+            bench.crowd(crowd);
+            let mut there = Packet::new((client, 40_000), to, UDP, 0);
+            bench.arrive(&mut there);
+            let port = client_port(&there);
+            assert_eq!(port == 40_000, keeps, "{to:?} in a crowd of {crowd}");
+            let mut back = Packet::new((backend, 8080), (client, port), UDP, 0);
+            bench.leave(&mut back);
+            back.is(to, (client, 40_000));
+        }
+    }
+}
+
+#[test]
+fn half_of_a_flow_is_made_from_the_other() {
+    let [client, frontend, backend, ..] = NAMES[0];
+    let cases = [(0, Side::Arrive), (HALF_OPEN_FLOWS, Side::Arrive), (HALF_OPEN_FLOWS, Side::Leave)];
+    for (crowd, side) in cases {
+        let bench = Bench::serving(frontend, UDP, 0, &[backend]);
+        bench.crowd(crowd);
+        let ask = || {
+            let mut there = Packet::new((client, 40_000), (frontend, 80), UDP, 0);
+            bench.arrive(&mut there);
+            there.is((client, 40_000), (backend, 8080));
+        };
+        ask();
+        bench.drive_out(side);
+        ask();
+        assert_eq!(bench.entries(Table::Kept) + bench.entries(Table::Fleeting), 2, "{crowd} {side:?}");
+        assert_eq!(bench.half_open(), crowd.max(1));
+        let mut back = Packet::new((backend, 8080), (client, 40_000), UDP, 0);
+        bench.leave(&mut back);
+        back.is((frontend, 80), (client, 40_000));
+    }
 }
 
 #[test]
@@ -95,10 +166,10 @@ fn a_datagram_to_a_host_port_goes_to_whoever_has_the_port_now() {
         };
         bench.publish(node, 53, UDP, pod);
         converse(&bench, pod);
-        assert_eq!(bench.entries(Table::Known), 2);
+        assert_eq!(bench.entries(Table::Kept), 2);
         bench.unpublish();
         ask(&bench).is((client, 40_000), (node, 53));
-        assert_eq!(bench.entries(Table::Known), 0, "the flow has ended with its pod");
+        assert_eq!(bench.entries(Table::Kept), 0, "the flow has ended with its pod");
         bench.publish(node, 53, UDP, pod);
         converse(&bench, pod);
         bench.publish(node, 53, UDP, other);
@@ -110,14 +181,14 @@ fn a_datagram_to_a_host_port_goes_to_whoever_has_the_port_now() {
 fn a_full_table_keeps_what_it_has_and_counts() {
     let [client, frontend, backend, ..] = NAMES[0];
     let bench = Bench::serving(frontend, UDP, 0, &[backend]);
-    bench.limit_known(2);
+    bench.limit_kept(2);
     for port in [1025, 1026] {
         bench.arrive(&mut Packet::new((client, port), (frontend, 80), UDP, 0));
         let mut back = Packet::new((backend, 8080), (client, port), UDP, 0);
         bench.leave(&mut back);
         back.is((frontend, 80), (client, port));
     }
-    assert_eq!(bench.entries(Table::Known), 2);
+    assert_eq!(bench.entries(Table::Kept), 2);
     assert_eq!(bench.counted(Reason::FlowsFull), 1);
 }
 
@@ -357,5 +428,5 @@ fn whatever_cannot_be_read_goes_on_untouched_and_is_counted() {
     let before = options.bytes();
     bench.arrive(&mut options);
     assert_eq!((options.bytes() == before, bench.counted(Reason::Options)), (true, 1));
-    assert_eq!(bench.entries(Table::Fresh), 0);
+    assert_eq!(bench.entries(Table::Kept), 0);
 }

@@ -335,7 +335,8 @@ fn take(source: Source<'_>, name: &'static str) -> Result<(Map, u32), DataplaneE
     Ok((map, entries))
 }
 
-fn memory<T>(source: Source<'_>, name: &'static str) -> Result<(Memory, u32), DataplaneError> {
+/// Maps an array into memory: that, and how many elements it has.
+pub(crate) fn memory<T>(source: Source<'_>, name: &'static str) -> Result<(Memory, u32), DataplaneError> {
     let (map, entries) = take(source, name)?;
     let Map::Array(data) = &map else {
         return Err(DataplaneError::Other(name, "it is no array".into()));
@@ -350,7 +351,7 @@ fn backend_at(memory: &Memory, id: u32) -> Backend {
 }
 
 /// An element of an array of u64.
-fn number(memory: &Memory, id: u32) -> &AtomicU64 {
+pub(crate) fn number(memory: &Memory, id: u32) -> &AtomicU64 {
     // SAFETY: an aligned u64 of the mapping, which lives as long as `memory`.
     unsafe { AtomicU64::from_ptr(memory.at::<u64>(id as usize).as_ptr()) }
 }

@@ -19,7 +19,7 @@ use crate::sys;
 use crate::tables::Tables;
 
 /// Maps without ids: the same maps serve both layouts.
-const SHARED: [&str; 11] = [
+const SHARED: [&str; 12] = [
     maps::PODS,
     maps::FOUND,
     maps::HOSTPORTS,
@@ -28,7 +28,8 @@ const SHARED: [&str; 11] = [
     maps::NODE,
     // Flows carry ids too, but only to see that a backend serves no more: then another is chosen.
     maps::FLOWS,
-    maps::FRESH,
+    maps::FLEETING,
+    maps::CROWD,
     maps::FRAGMENTS,
     maps::UPLINKS,
     maps::RANGES,

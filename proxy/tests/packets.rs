@@ -12,6 +12,7 @@ use aya::maps::Map;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType, loaded_programs};
 use ebpf::address::Address;
+use ebpf::maps::HALF_OPEN;
 use ebpf::packet::flow::{Flow, FlowKey, Ports, Side};
 use model::testing::ip;
 use proxy::{Config, Proxy, Surroundings, Uplink};
@@ -152,8 +153,8 @@ const RECORDED: [(&str, u32, u32, u32); 11] = [
     ("connect6", 5_679, 12_712, 160),
     ("getpeername4", 47, 392, 32),
     ("getpeername6", 61, 520, 32),
-    ("packet_arrive", 65_353, 42_792, 352),
-    ("packet_leave", 48_792, 32_176, 320),
+    ("packet_arrive", 58_406, 50_888, 384),
+    ("packet_leave", 42_395, 40_792, 352),
     ("recvmsg4", 209, 1_552, 32),
     ("recvmsg6", 258, 1_864, 96),
     ("release", 168, 1_120, 32),
@@ -212,10 +213,9 @@ fn a_full_table_of_flows_is_swept_and_their_connections_are_counted_closed() {
         let mut sweeper = world.proxy.sweeper().expect("the maps are there").expect("the engine is on");
         let [arriving, _] = attached("lo");
         test_run(&arriving[0], &syn()).expect("a run");
-        let fresh = flows(node, ebpf::maps::FRESH);
-        let (_, made) = fresh.iter().filter_map(Result::ok).next().expect("a flow");
-        let made = Flow::from_bytes(&made);
         let mut known = flows(node, ebpf::maps::FLOWS);
+        let (_, made) = known.iter().filter_map(Result::ok).next().expect("a flow");
+        let made = Flow::from_bytes(&made);
         let count: u32 = std::env::var("FAIRWAY_FLOWS").map_or(5_000, |text| text.parse().expect("a number"));
         let now = now();
         for number in 0..count {
@@ -233,12 +233,17 @@ fn a_full_table_of_flows_is_swept_and_their_connections_are_counted_closed() {
                 known.insert(key.to_bytes(), bytes, 0).expect("room");
             }
         }
+        let mut crowd = array(node, ebpf::maps::CROWD);
+        assert_eq!(crowd.get(&HALF_OPEN, 0).expect("an element"), 1, "the first packet began a flow");
+        crowd.set(HALF_OPEN, 77, 0).expect("an element");
         let started = std::time::Instant::now();
         let counts = sweeper.sweep().expect("a sweep");
         println!("{count} flows, half of them over: swept in {:?}", started.elapsed());
         assert_eq!((counts.known_swept, counts.known), (u64::from(count / 2), u64::from(count)));
         let service = model::testing::name("shop/web");
         assert_eq!(world.proxy.counts()[&service].closed, u64::from(count / 2));
+        assert_eq!(counts.fresh, 2);
+        assert_eq!(crowd.get(&HALF_OPEN, 0).expect("an element"), 1, "what was wrong is right again");
     });
 }
 
@@ -247,8 +252,14 @@ type Flows = aya::maps::HashMap<aya::maps::MapData, [u8; 40], [u8; 40]>;
 fn flows(node: &Node, name: &str) -> Flows {
     let pin = node.bpf_dir.join(ebpf::maps::LAYOUT).join(name);
     let data = aya::maps::MapData::from_pin(pin).expect("the map is pinned");
-    let map = if name == ebpf::maps::FRESH { Map::LruHashMap(data) } else { Map::HashMap(data) };
+    let map = if name == ebpf::maps::FLEETING { Map::LruHashMap(data) } else { Map::HashMap(data) };
     map.try_into().expect("a hash")
+}
+
+fn array(node: &Node, name: &str) -> aya::maps::Array<aya::maps::MapData, u64> {
+    let pin = node.bpf_dir.join(ebpf::maps::LAYOUT).join(name);
+    let data = aya::maps::MapData::from_pin(pin).expect("the map is pinned");
+    Map::Array(data).try_into().expect("an array")
 }
 
 /// In the seconds of flows.

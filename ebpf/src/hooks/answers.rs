@@ -10,9 +10,20 @@ use core::arch::asm;
 /// `counter` must point to an aligned u64 of a map.
 #[inline(always)]
 pub(super) unsafe fn count_up(counter: *mut u64) {
+    // SAFETY: as the caller vouches.
+    unsafe { add(counter, 1) };
+}
+
+/// Adds to a counter that hooks on other CPUs change too, which wraps.
+///
+/// # Safety
+///
+/// `counter` must point to an aligned u64 of a map.
+#[inline(always)]
+pub(super) unsafe fn add(counter: *mut u64, difference: u64) {
     // This target has no read-modify-write atomics in core; the instruction itself is in every kernel.
     // SAFETY: the caller vouches for the counter; every other access to it is one aligned load or store.
-    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64) };
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) difference) };
 }
 
 /// Implements [`ebpf::kernel::Recorded`] for the context of a hook whose socket has a cookie.

@@ -11,7 +11,7 @@ use ebpf::block::Line;
 use ebpf::choice::ChoiceKey;
 use ebpf::frontend::FrontendKey;
 use ebpf::maps::{
-    FLOWS_ENTRIES, FRAGMENTS_ENTRIES, FRESH_ENTRIES, HOSTPORTS_ENTRIES, PODS_ENTRIES, RANGES_ENTRIES,
+    FLEETING_ENTRIES, FLOWS_ENTRIES, FRAGMENTS_ENTRIES, HOSTPORTS_ENTRIES, PODS_ENTRIES, RANGES_ENTRIES,
     RECORDS_ENTRIES, REVERSE_ENTRIES, SOURCES_ENTRIES, UPLINKS_ENTRIES,
 };
 use ebpf::packet::flow::{Flow, FlowKey};
@@ -62,8 +62,10 @@ pub(super) static RECORDS: Array<Seat> = Array::pinned(RECORDS_ENTRIES, MMAPABLE
 pub(super) static REVERSE: HashMap<u64, Record> = HashMap::pinned(REVERSE_ENTRIES, NO_PREALLOC);
 #[map(name = "flows")]
 pub(super) static FLOWS: HashMap<FlowKey, Flow> = HashMap::pinned(FLOWS_ENTRIES, NO_PREALLOC);
-#[map(name = "fresh")]
-pub(super) static FRESH: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(FRESH_ENTRIES, 0);
+#[map(name = "fleeting")]
+pub(super) static FLEETING: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(FLEETING_ENTRIES, 0);
+#[map(name = "crowd")]
+pub(super) static CROWD: Array<u64> = Array::pinned(2, MMAPABLE);
 #[map(name = "fragments")]
 pub(super) static FRAGMENTS: LruHashMap<FragmentKey, u64> = LruHashMap::pinned(FRAGMENTS_ENTRIES, 0);
 #[map(name = "uplinks")]

@@ -23,7 +23,7 @@ use ebpf::block::{Line, ServiceWord};
 use ebpf::frontend::{FrontendKey, FrontendWord};
 use ebpf::hostport::HostPortWord;
 use ebpf::kernel::Maps;
-use ebpf::maps::UPLINKS_ENTRIES;
+use ebpf::maps::{FLEETING_SEEN, HALF_OPEN, UPLINKS_ENTRIES};
 use ebpf::packet::engine::{self, Action};
 use ebpf::packet::flow::{Flow, FlowKey};
 use ebpf::packet::fragment::{
@@ -35,7 +35,7 @@ use ebpf::packet::uplink::{Uplink, place};
 use ebpf::pod::PodAddresses;
 use ebpf::stats::Reason;
 
-use super::answers::count_up;
+use super::answers::{add, count_up};
 use super::maps;
 
 /// TCX_NEXT, which is TC_ACT_UNSPEC: the next program, or else the stack.
@@ -172,8 +172,8 @@ impl Hook for Packet {
     #[inline(always)]
     fn touch(&self, table: Table, key: &FlowKey, seconds: u32, flags: u32) -> Option<Flow> {
         let element = match table {
-            Table::Known => maps::FLOWS.get_ptr_mut(key)?,
-            Table::Fresh => maps::FRESH.get_ptr_mut(key)?,
+            Table::Kept => maps::FLOWS.get_ptr_mut(key)?,
+            Table::Fleeting => maps::FLEETING.get_ptr_mut(key)?,
         };
         // SAFETY: the lookup gave a valid element.
         let flow = unsafe { Flow::read(element) };
@@ -186,32 +186,63 @@ impl Hook for Packet {
         }
         if flags & !flow.state != 0 {
             // SAFETY: as above; were it another flow's by now, that would be swept sooner once it is idle.
-            unsafe { (&raw mut (*element).state).write_volatile(flow.state | flags) };
+            unsafe { set_flags(&raw mut (*element).state, flags) };
         }
         Some(flow)
     }
 
     #[inline(always)]
     fn insert(&self, table: Table, key: &FlowKey, flow: &Flow) -> bool {
+        store(table, key, flow, BPF_NOEXIST)
+    }
+
+    #[inline(always)]
+    fn put(&self, table: Table, key: &FlowKey, flow: &Flow) -> bool {
+        store(table, key, flow, BPF_ANY)
+    }
+
+    #[inline(always)]
+    fn remove(&self, table: Table, key: &FlowKey) -> bool {
         let result = match table {
-            Table::Known => maps::FLOWS.insert(key, flow, BPF_NOEXIST as u64),
-            Table::Fresh => maps::FRESH.insert(key, flow, BPF_NOEXIST as u64),
+            Table::Kept => maps::FLOWS.remove(key),
+            Table::Fleeting => maps::FLEETING.remove(key),
         };
         result.is_ok()
     }
 
     #[inline(always)]
-    fn put(&self, key: &FlowKey, flow: &Flow) -> bool {
-        maps::FRESH.insert(key, flow, BPF_ANY as u64).is_ok()
+    fn confirm(&self, key: &FlowKey) -> bool {
+        let Some(element) = maps::FLOWS.get_ptr_mut(key) else { return false };
+        // SAFETY: the lookup gave a valid element; were it another flow's by now, that would not be counted.
+        unsafe { set_flags(&raw mut (*element).state, Flow::CONFIRMED) & Flow::CONFIRMED == 0 }
     }
 
     #[inline(always)]
-    fn remove(&self, table: Table, key: &FlowKey) {
-        // It may be gone already.
-        let _ = match table {
-            Table::Known => maps::FLOWS.remove(key),
-            Table::Fresh => maps::FRESH.remove(key),
-        };
+    fn half_open(&self) -> i64 {
+        // SAFETY: the lookup gave a valid element; one load.
+        maps::CROWD.get_ptr(HALF_OPEN).map_or(0, |count| unsafe { count.cast::<i64>().read_volatile() })
+    }
+
+    #[inline(always)]
+    fn add_half_open(&self, difference: i64) {
+        if let Some(count) = maps::CROWD.get_ptr_mut(HALF_OPEN) {
+            // SAFETY: the lookup gave a valid element.
+            unsafe { add(count, difference as u64) };
+        }
+    }
+
+    #[inline(always)]
+    fn fleeting(&self) -> u32 {
+        // SAFETY: the lookup gave a valid element; one load.
+        maps::CROWD.get_ptr(FLEETING_SEEN).map_or(0, |second| unsafe { second.read_volatile() as u32 })
+    }
+
+    #[inline(always)]
+    fn note_fleeting(&self, now: u32) {
+        if let Some(second) = maps::CROWD.get_ptr_mut(FLEETING_SEEN) {
+            // SAFETY: the lookup gave a valid element; one store of what every CPU would store.
+            unsafe { second.write_volatile(now as u64) };
+        }
     }
 
     #[inline(always)]
@@ -257,6 +288,29 @@ impl Hook for Packet {
     fn may_use(&self, service: u32, client: &Address) -> bool {
         maps::SOURCES.get(Key::new(160, maps::Client { service, address: *client })).is_some()
     }
+}
+
+#[inline(always)]
+fn store(table: Table, key: &FlowKey, flow: &Flow, flags: u32) -> bool {
+    let result = match table {
+        Table::Kept => maps::FLOWS.insert(key, flow, flags as u64),
+        Table::Fleeting => maps::FLEETING.insert(key, flow, flags as u64),
+    };
+    result.is_ok()
+}
+
+/// Sets flags in a word that other CPUs change too. What it had before.
+///
+/// # Safety
+///
+/// `state` must point to an aligned u32 of a map.
+#[inline(always)]
+unsafe fn set_flags(state: *mut u32, flags: u32) -> u32 {
+    let mut before = flags;
+    // This target has no read-modify-write atomics in core; the instruction is in every kernel since Linux 5.12.
+    // SAFETY: the caller vouches for the word.
+    unsafe { asm!("{1} = atomic_fetch_or((u32 *)({0} + 0), {1})", in(reg) state, inout(wreg) before) };
+    before
 }
 
 /// Reads words that may lie in another piece of the packet: of a large segment the first one may end with the headers.

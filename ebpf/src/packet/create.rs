@@ -6,9 +6,10 @@ use crate::backend::Backend;
 use crate::balance::{self, Stop};
 use crate::frontend::{FrontendKey, FrontendWord, TCP, UDP};
 use crate::hostport::{on_any_address, pod_behind};
-use crate::packet::flow::{Flow, FlowKey, ICMP, ICMP6, Ports, Side};
+use crate::packet::flow::{Flow, HALF_OPEN_FLOWS, ICMP, ICMP6, Ports, Side};
 use crate::packet::headers::{Headers, echo};
 use crate::packet::hook::{Hook, Table};
+use crate::packet::known::{may_be_fleeting, peek};
 use crate::packet::run::Run;
 use crate::packet::uplink::{Uplink, range};
 use crate::stats::Reason;
@@ -50,15 +51,7 @@ pub(crate) fn arriving<H: Hook>(hook: &H, uplink: &Uplink, run: &mut Run) -> New
         hook.count(Reason::NoAddress);
         return New::DROP;
     }
-    for _ in 0..PORT_TRIES {
-        if install(hook, run) {
-            return New::REWRITE;
-        }
-        // Another flow of this client to the backend has the port: the address stays, the port changes.
-        run.flow.ports = Ports::new(uplink.pick(hook.random()), run.flow.ports.destination());
-    }
-    hook.count(Reason::PortsExhausted);
-    New::DROP
+    install(hook, uplink, run)
 }
 
 /// Finds the target of a packet from outside.
@@ -179,7 +172,8 @@ fn note_untouched<H: Hook>(hook: &H, headers: &Headers, seen: u32) {
     let mut flow = Flow::new(&answer, key.destination, answer.ports, seen);
     flow.state = Flow::UNTOUCHED;
     // It may be there already.
-    let _ = hook.insert(Table::Fresh, &answer, &flow);
+    let _ = hook.insert(Table::Fleeting, &answer, &flow);
+    hook.note_fleeting(seen);
 }
 
 /// Pods reach such an address with their own.
@@ -192,7 +186,7 @@ const fn is_direct(range: u32) -> bool {
 #[inline(never)]
 pub(crate) fn leaving<H: Hook>(hook: &H, uplink: &Uplink, run: &mut Run) -> New {
     let own = uplink.address(run.headers.ipv4);
-    if run.headers.key.source.is(&own) || !must_masquerade(hook, &run.headers) {
+    if run.headers.key.source.is(&own) || !must_masquerade(hook, &run.headers, run.now) {
         return New::LEAVE;
     }
     if own.is_none() {
@@ -201,22 +195,15 @@ pub(crate) fn leaving<H: Hook>(hook: &H, uplink: &Uplink, run: &mut Run) -> New 
     }
     run.flow.address = own;
     let wanted = run.headers.key.ports.source();
-    let mut source = if uplink.is_reserved(wanted) { uplink.pick(hook.random()) } else { wanted };
-    for _ in 0..PORT_TRIES {
-        run.flow.ports = Ports::new(source, run.headers.key.ports.destination());
-        if install(hook, run) {
-            return New::REWRITE;
-        }
-        source = uplink.pick(hook.random());
-    }
-    hook.count(Reason::PortsExhausted);
-    New::DROP
+    let source = if uplink.is_reserved(wanted) { uplink.pick(hook.random()) } else { wanted };
+    run.flow.ports = Ports::new(source, run.headers.key.ports.destination());
+    install(hook, uplink, run)
 }
 
 /// Whether the packet may not leave with its own source: it was sent here for a backend elsewhere, or it is
 /// from a pod to somewhere outside of the cluster.
 #[inline(always)]
-fn must_masquerade<H: Hook>(hook: &H, headers: &Headers) -> bool {
+fn must_masquerade<H: Hook>(hook: &H, headers: &Headers, now: u32) -> bool {
     let key = &headers.key;
     let protocol = key.protocol();
     if protocol == ICMP || protocol == ICMP6 {
@@ -225,7 +212,7 @@ fn must_masquerade<H: Hook>(hook: &H, headers: &Headers) -> bool {
         }
     } else {
         let answer = key.answer(Side::Leave);
-        if is_sent_on(hook, &answer) || hook.touch(Table::Known, &answer, 0, 0).is_some() {
+        if peek(hook, &answer, now).is_some_and(|flow| !flow.has(Flow::UNTOUCHED)) {
             return true;
         }
         // Whatever is not the first of a connection belongs to one that came to the pod.
@@ -236,29 +223,99 @@ fn must_masquerade<H: Hook>(hook: &H, headers: &Headers) -> bool {
     hook.range(&key.source) & range::POD != 0 && !is_direct(hook.range(&key.destination))
 }
 
+/// Makes both entries of a new flow. If another flow has the port that the answers would come to, the address stays and
+/// the port changes.
 #[inline(always)]
-fn is_sent_on<H: Hook>(hook: &H, answer: &FlowKey) -> bool {
-    match hook.touch(Table::Fresh, answer, 0, 0) {
-        Some(flow) => !flow.has(Flow::UNTOUCHED),
-        None => false,
+fn install<H: Hook>(hook: &H, uplink: &Uplink, run: &mut Run) -> New {
+    let mut begun = begin(hook, run);
+    if begun == Begun::TAKEN {
+        find_port(hook, uplink, run);
+        // Only a flow that takes the port in this instant is in the way now.
+        begun = begin(hook, run);
+    }
+    if begun == Begun::YES {
+        return New::REWRITE;
+    }
+    hook.count(Reason::PortsExhausted);
+    New::DROP
+}
+
+/// Gives the flow a port that is free, unless it finds none.
+// It only looks, because the verifier walks through each try.
+#[inline(never)]
+fn find_port<H: Hook>(hook: &H, uplink: &Uplink, run: &mut Run) {
+    for _ in 0..PORT_TRIES {
+        run.flow.ports = Ports::new(uplink.pick(hook.random()), run.flow.ports.destination());
+        (run.other_key, _) = run.flow.other(&run.headers.key);
+        if peek(hook, &run.other_key, run.now).is_none() {
+            return;
+        }
     }
 }
 
-/// Makes both entries of a new flow. False if the port that the answers would come to is taken.
+/// Whether a flow has begun.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Begun(u32);
+
+impl Begun {
+    const YES: Self = Self(0);
+    /// The port that its answers would come to belongs to another flow.
+    const TAKEN: Self = Self(1);
+    const NO_ROOM: Self = Self(2);
+}
+
+/// Makes both entries of a flow where they stay, while not too many there are half open.
 #[inline(never)]
-fn install<H: Hook>(hook: &H, run: &mut Run) -> bool {
+fn begin<H: Hook>(hook: &H, run: &mut Run) -> Begun {
     (run.other_key, run.other) = run.flow.other(&run.headers.key);
-    if hook.touch(Table::Known, &run.other_key, 0, 0).is_some() {
-        return false;
+    let mut begun = Begun::NO_ROOM;
+    if hook.half_open() < HALF_OPEN_FLOWS {
+        begun = begin_in(hook, Table::Kept, run);
     }
-    if !hook.insert(Table::Fresh, &run.other_key, &run.other) {
-        // Half of a flow may have been driven out; if this is the other half, it is whole again.
-        let Some(there) = hook.touch(Table::Fresh, &run.other_key, 0, 0) else { return false };
-        if !there.address.is(&run.other.address) || there.ports.0 != run.other.ports.0 {
-            return false;
-        }
+    if begun == Begun::NO_ROOM {
+        begun = begin_in(hook, Table::Fleeting, run);
     }
-    // Two packets of one new flow may be here at once; the second takes over.
+    begun
+}
+
+/// Makes them in one table. A port is taken by an entry in either.
+#[inline(always)]
+fn begin_in<H: Hook>(hook: &H, table: Table, run: &mut Run) -> Begun {
+    let elsewhere = match table {
+        Table::Kept => Table::Fleeting,
+        Table::Fleeting => Table::Kept,
+    };
+    if (table == Table::Fleeting || may_be_fleeting(hook, run.now))
+        && let Some(there) = hook.touch(elsewhere, &run.other_key, 0, 0)
+    {
+        return complete(hook, elsewhere, run, &there);
+    }
+    if !hook.insert(table, &run.other_key, &run.other) {
+        return match hook.touch(table, &run.other_key, 0, 0) {
+            Some(there) => complete(hook, table, run, &there),
+            None => Begun::NO_ROOM,
+        };
+    }
+    if !hook.put(table, &run.headers.key, &run.flow) {
+        hook.remove(table, &run.other_key);
+        return Begun::NO_ROOM;
+    }
+    match table {
+        Table::Kept => hook.add_half_open(1),
+        Table::Fleeting => hook.note_fleeting(run.now),
+    }
     hook.count(Reason::FlowBegun);
-    hook.put(&run.headers.key, &run.flow)
+    Begun::YES
+}
+
+/// The entry for the answers is there. If it is that of this flow, whose other half was driven out or is about to be
+/// made by another packet, the flow is whole again.
+#[inline(always)]
+fn complete<H: Hook>(hook: &H, table: Table, run: &mut Run, there: &Flow) -> Begun {
+    if !there.address.is(&run.other.address) || there.ports.0 != run.other.ports.0 {
+        return Begun::TAKEN;
+    }
+    (_, run.flow) = there.other(&run.other_key);
+    run.flow.seen = run.now;
+    if hook.put(table, &run.headers.key, &run.flow) { Begun::YES } else { Begun::NO_ROOM }
 }

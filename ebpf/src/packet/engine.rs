@@ -54,7 +54,7 @@ fn act<H: Hook, const LEAVES: bool>(hook: &H, uplink: &Uplink, run: &mut Run) ->
             }
         }
         Kind::Error => {
-            return if error::translate::<H, LEAVES>(hook, &run.headers) {
+            return if error::translate::<H, LEAVES>(hook, &run.headers, now) {
                 Action::Pass
             } else {
                 Action::Drop

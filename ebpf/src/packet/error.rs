@@ -6,7 +6,8 @@ use crate::frontend::{TCP, UDP};
 use crate::packet::checksum::word_difference;
 use crate::packet::flow::{Flow, FlowKey, ICMP, ICMP6, Ports, Side};
 use crate::packet::headers::{Headers, echo_ports};
-use crate::packet::hook::{Buffer, Hook, Table};
+use crate::packet::hook::{Buffer, Hook};
+use crate::packet::known::peek;
 use crate::packet::rewrite::{ICMP_CHECK, Place, echo_id, set_address};
 use crate::stats::Reason;
 
@@ -24,7 +25,7 @@ struct Inside {
 
 /// Translates the error. False if it must not go on.
 #[inline(never)]
-pub(crate) fn translate<H: Hook, const LEAVES: bool>(hook: &H, headers: &Headers) -> bool {
+pub(crate) fn translate<H: Hook, const LEAVES: bool>(hook: &H, headers: &Headers, now: u32) -> bool {
     let inside = match parse(hook, headers) {
         Ok(inside) => inside,
         Err(reason) => {
@@ -34,13 +35,7 @@ pub(crate) fn translate<H: Hook, const LEAVES: bool>(hook: &H, headers: &Headers
     };
     // The flow is found by the answer to the packet inside, which travels the way of the error.
     let key = inside.key.answer(if LEAVES { Side::Leave } else { Side::Arrive });
-    let flow = match hook.touch(Table::Known, &key, 0, 0) {
-        Some(flow) => flow,
-        None => match hook.touch(Table::Fresh, &key, 0, 0) {
-            Some(flow) => flow,
-            None => return true,
-        },
-    };
+    let Some(flow) = peek(hook, &key, now) else { return true };
     if flow.has(Flow::UNTOUCHED) {
         return true;
     }

@@ -1,6 +1,8 @@
-//! Maps `flows` (HASH) and `fresh` (LRU): what is known of a flow, one entry for each side on which its packets
-//! are rewritten. Of the two entries of a translation each can be made from the other. A new flow is in
-//! `fresh`, where a flood drives out only what is new; once both ends have spoken it moves to `flows`.
+//! Maps `flows` (HASH) and `fleeting` (LRU): what is known of a flow, one entry for each side on which its packets
+//! are rewritten. Of the two entries of a translation each can be made from the other. A new flow is half open until
+//! both ends have spoken. While too many of `flows` are, what is new goes to `fleeting`, where a flood drives out
+//! nothing else, and moves once both ends have spoken. `crowd` (ARRAY) tells how many are half open, and when there
+//! was last something in `fleeting`.
 
 use crate::address::{Address, Port, mix_pair};
 use crate::element::read_backwards;
@@ -123,6 +125,13 @@ pub const fn seconds(nanoseconds: u64) -> u32 {
     (nanoseconds >> 30) as u32
 }
 
+/// So many flows of `flows` may be half open: an eighth of it.
+pub const HALF_OPEN_FLOWS: i64 = 1 << 15;
+
+/// After so many seconds without a packet nothing of `fleeting` counts any more, in [`seconds`]. No kind of flow that is
+/// half open lives longer (RFC 4787, REQ-5, for datagrams).
+pub const FLEETING_SECONDS: u32 = 180;
+
 /// Map value: check of the key, state, the address and the ports that the packet gets, backend id, service id,
 /// second of the last packet. A writer copies from the front, so the check is read last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +163,7 @@ impl Flow {
     pub const ANSWER: u32 = 1 << 8;
     /// Seen, and left as it is: an answer to it must not be masqueraded.
     pub const UNTOUCHED: u32 = 1 << 9;
-    /// Both entries of it are in `flows`.
+    /// Both ends have spoken.
     pub const CONFIRMED: u32 = 1 << 10;
 
     /// No backend: the node's own stack refuses it, or it is a source that is rewritten.

@@ -26,9 +26,9 @@ pub trait Buffer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Table {
     /// `flows`.
-    Known,
-    /// `fresh`.
-    Fresh,
+    Kept,
+    /// `fleeting`.
+    Fleeting,
 }
 
 /// A hook at an uplink.
@@ -39,10 +39,20 @@ pub trait Hook: Maps + Buffer {
     fn touch(&self, table: Table, key: &FlowKey, seconds: u32, flags: u32) -> Option<Flow>;
     /// Adds an entry; false if there is one, or no room.
     fn insert(&self, table: Table, key: &FlowKey, flow: &Flow) -> bool;
-    /// Adds an entry of `fresh`, or replaces it; false if there is no room.
-    fn put(&self, key: &FlowKey, flow: &Flow) -> bool;
-    /// Removes an entry.
-    fn remove(&self, table: Table, key: &FlowKey);
+    /// Adds an entry, or replaces it; false if there is no room.
+    fn put(&self, table: Table, key: &FlowKey, flow: &Flow) -> bool;
+    /// Removes an entry; false if there was none.
+    fn remove(&self, table: Table, key: &FlowKey) -> bool;
+    /// Sets [`Flow::CONFIRMED`] in an entry of `flows`; false if it was set, or there is no such entry.
+    fn confirm(&self, key: &FlowKey) -> bool;
+    /// How many flows of `flows` are half open: about, and possibly below zero for a moment.
+    fn half_open(&self) -> i64;
+    /// Changes that number.
+    fn add_half_open(&self, difference: i64);
+    /// When something of `fleeting` was last made or seen, in seconds of flows.
+    fn fleeting(&self) -> u32;
+    /// Notes that it is now.
+    fn note_fleeting(&self, now: u32);
     /// Counts a connection to a backend that is closed.
     fn closed(&self, id: u32);
     /// Map `fragments`.

@@ -1,9 +1,9 @@
-//! Flows that are known: finding the one of a packet, keeping it where a flood does not drive it out, and
-//! forgetting it when it begins anew.
+//! Flows that are known: finding the one of a packet, noting that both of its ends have spoken, and forgetting it when
+//! it begins anew.
 
 use crate::frontend::TCP;
 use crate::packet::create::is_led;
-use crate::packet::flow::Flow;
+use crate::packet::flow::{FLEETING_SECONDS, Flow, FlowKey};
 use crate::packet::headers::{Headers, tcp};
 use crate::packet::hook::{Hook, Table};
 use crate::packet::run::Run;
@@ -12,15 +12,35 @@ use crate::stats::Reason;
 /// Finds the flow of a packet, and puts it into the run.
 #[inline(never)]
 pub(crate) fn find<H: Hook, const LEAVES: bool>(hook: &H, run: &mut Run, now: u32) -> bool {
-    // A connection that begins is not known yet, most of the time.
-    let begins = run.headers.key.protocol() == TCP && run.headers.flags & tcp::SYN != 0;
-    if begins && let Some(found) = look::<H, LEAVES>(hook, Table::Fresh, run, now) {
+    if let Some(found) = look::<H, LEAVES>(hook, Table::Kept, run, now) {
         return found;
     }
-    if let Some(found) = look::<H, LEAVES>(hook, Table::Known, run, now) {
-        return found;
+    if !may_be_fleeting(hook, now) {
+        return false;
     }
-    !begins && look::<H, LEAVES>(hook, Table::Fresh, run, now).unwrap_or(false)
+    let Some(found) = look::<H, LEAVES>(hook, Table::Fleeting, run, now) else { return false };
+    hook.note_fleeting(now);
+    if found && !run.flow.has(Flow::CONFIRMED | Flow::UNTOUCHED) {
+        // The other half may have been driven out.
+        (run.other_key, run.other) = run.flow.other(&run.headers.key);
+        hook.insert(Table::Fleeting, &run.other_key, &run.other);
+    }
+    found
+}
+
+/// Whether there may be flows that a flood can drive out. Nearly always there are none, and nobody looks for them.
+#[inline(always)]
+pub(crate) fn may_be_fleeting<H: Hook>(hook: &H, now: u32) -> bool {
+    now.saturating_sub(hook.fleeting()) <= FLEETING_SECONDS
+}
+
+/// What is known of a flow, without a note that a packet of it was seen.
+#[inline(always)]
+pub(crate) fn peek<H: Hook>(hook: &H, key: &FlowKey, now: u32) -> Option<Flow> {
+    match hook.touch(Table::Kept, key, 0, 0) {
+        None if may_be_fleeting(hook, now) => hook.touch(Table::Fleeting, key, 0, 0),
+        found => found,
+    }
 }
 
 /// Finds it in one map: false if it is there and over.
@@ -31,8 +51,11 @@ fn look<H: Hook, const LEAVES: bool>(hook: &H, table: Table, run: &mut Run, now:
         forget(hook, table, run);
         return Some(false);
     }
-    if table == Table::Fresh && is_confirmed_by(&run.headers, &run.flow) {
-        confirm(hook, run);
+    if is_confirmed_by(&run.headers, &run.flow) {
+        match table {
+            Table::Kept => confirm(hook, run),
+            Table::Fleeting => keep(hook, run),
+        }
     }
     Some(true)
 }
@@ -78,8 +101,14 @@ fn is_over<H: Hook, const LEAVES: bool>(hook: &H, run: &Run) -> bool {
 fn forget<H: Hook>(hook: &H, table: Table, run: &mut Run) {
     (run.other_key, run.other) = run.flow.other(&run.headers.key);
     hook.remove(table, &run.other_key);
-    hook.remove(table, &run.headers.key);
-    if table == Table::Fresh {
+    // Of two packets at once, one ends it.
+    if !hook.remove(table, &run.headers.key) {
+        return;
+    }
+    if !run.flow.has(Flow::CONFIRMED) {
+        if table == Table::Kept {
+            hook.add_half_open(-1);
+        }
         hook.count(Reason::FlowOver);
         return;
     }
@@ -92,7 +121,7 @@ fn forget<H: Hook>(hook: &H, table: Table, run: &mut Run) {
 /// Whether both ends have spoken: a client that answers the backend's greeting, or an answer to a datagram.
 #[inline(always)]
 const fn is_confirmed_by(headers: &Headers, flow: &Flow) -> bool {
-    if flow.has(Flow::UNTOUCHED) {
+    if flow.has(Flow::CONFIRMED | Flow::UNTOUCHED) {
         return false;
     }
     if headers.key.protocol() == TCP {
@@ -101,23 +130,41 @@ const fn is_confirmed_by(headers: &Headers, flow: &Flow) -> bool {
     flow.has(Flow::ANSWER)
 }
 
-/// Moves both entries of a flow to where no flood drives them out, and counts its connection. Without room they
-/// stay where they are.
+/// Notes at both entries that both ends have spoken, and counts the connection.
 #[inline(always)]
 fn confirm<H: Hook>(hook: &H, run: &mut Run) {
+    // Of two packets at once, one counts.
+    if !hook.confirm(&run.headers.key) {
+        return;
+    }
+    (run.other_key, run.other) = run.flow.other(&run.headers.key);
+    hook.touch(Table::Kept, &run.other_key, 0, Flow::CONFIRMED);
+    hook.add_half_open(-1);
+    count_known(hook, run);
+}
+
+/// Moves both entries to where no flood drives them out, and counts the connection. Without room they stay where they
+/// are.
+#[inline(always)]
+fn keep<H: Hook>(hook: &H, run: &mut Run) {
     run.flow.state |= Flow::CONFIRMED;
     (run.other_key, run.other) = run.flow.other(&run.headers.key);
-    if !hook.insert(Table::Known, &run.headers.key, &run.flow) {
+    if !hook.insert(Table::Kept, &run.headers.key, &run.flow) {
         hook.count(Reason::FlowsFull);
         return;
     }
-    if !hook.insert(Table::Known, &run.other_key, &run.other) {
-        hook.remove(Table::Known, &run.headers.key);
+    if !hook.insert(Table::Kept, &run.other_key, &run.other) {
+        hook.remove(Table::Kept, &run.headers.key);
         hook.count(Reason::FlowsFull);
         return;
     }
-    hook.remove(Table::Fresh, &run.headers.key);
-    hook.remove(Table::Fresh, &run.other_key);
+    hook.remove(Table::Fleeting, &run.headers.key);
+    hook.remove(Table::Fleeting, &run.other_key);
+    count_known(hook, run);
+}
+
+#[inline(always)]
+fn count_known<H: Hook>(hook: &H, run: &Run) {
     hook.count(Reason::FlowKnown);
     if run.flow.backend < Flow::HOST_PORT {
         hook.opened(run.flow.backend);

@@ -16,7 +16,7 @@ use ebpf::hostport::{HostPortWord, pod_behind};
 use ebpf::kernel::Maps;
 use ebpf::packet::checksum;
 use ebpf::packet::engine::{self, Action};
-use ebpf::packet::flow::{Flow, FlowKey};
+use ebpf::packet::flow::{Flow, FlowKey, Side};
 use ebpf::packet::fragment::{FragmentKey, FragmentWord};
 use ebpf::packet::hook::{Buffer, Hook, Table};
 use ebpf::packet::run::Run;
@@ -54,10 +54,12 @@ pub(crate) struct Bench {
 
 #[derive(Default)]
 struct Flows {
-    known: RefCell<HashMap<FlowKey, Flow>>,
-    fresh: RefCell<HashMap<FlowKey, Flow>>,
-    /// Of `known`.
+    kept: RefCell<HashMap<FlowKey, Flow>>,
+    fleeting: RefCell<HashMap<FlowKey, Flow>>,
+    /// Of `kept`.
     limit: Cell<Option<usize>>,
+    half_open: Cell<i64>,
+    fleeting_seen: Cell<u32>,
 }
 
 #[derive(Default)]
@@ -134,9 +136,25 @@ impl Bench {
         self.allowed.push(address(client));
     }
 
-    /// The map of known flows takes no more than so many entries.
-    pub(crate) fn limit_known(&self, entries: usize) {
+    /// The map of flows takes no more than so many entries.
+    pub(crate) fn limit_kept(&self, entries: usize) {
         self.flows.limit.set(Some(entries));
+    }
+
+    /// So many flows more are half open.
+    pub(crate) fn crowd(&self, flows: i64) {
+        self.flows.half_open.set(self.flows.half_open.get() + flows);
+    }
+
+    pub(crate) fn half_open(&self) -> i64 {
+        self.flows.half_open.get()
+    }
+
+    /// Takes the entries of one side out.
+    pub(crate) fn drive_out(&self, side: Side) {
+        for entries in [&self.flows.kept, &self.flows.fleeting] {
+            entries.borrow_mut().retain(|key, _| key.side() != side);
+        }
     }
 
     pub(crate) fn entries(&self, table: Table) -> usize {
@@ -162,8 +180,8 @@ impl Bench {
 
     fn table(&self, table: Table) -> &RefCell<HashMap<FlowKey, Flow>> {
         match table {
-            Table::Known => &self.flows.known,
-            Table::Fresh => &self.flows.fresh,
+            Table::Kept => &self.flows.kept,
+            Table::Fleeting => &self.flows.fleeting,
         }
     }
 }
@@ -268,19 +286,35 @@ impl Hook for View<'_> {
     fn insert(&self, table: Table, key: &FlowKey, flow: &Flow) -> bool {
         let mut entries = self.bench.table(table).borrow_mut();
         let full =
-            table == Table::Known && self.bench.flows.limit.get().is_some_and(|limit| entries.len() >= limit);
+            table == Table::Kept && self.bench.flows.limit.get().is_some_and(|limit| entries.len() >= limit);
         if full || entries.contains_key(key) {
             return false;
         }
         entries.insert(*key, *flow);
         true
     }
-    fn put(&self, key: &FlowKey, flow: &Flow) -> bool {
-        self.bench.table(Table::Fresh).borrow_mut().insert(*key, *flow);
-        true
+    fn put(&self, table: Table, key: &FlowKey, flow: &Flow) -> bool {
+        self.remove(table, key);
+        self.insert(table, key, flow)
     }
-    fn remove(&self, table: Table, key: &FlowKey) {
-        self.bench.table(table).borrow_mut().remove(key);
+    fn remove(&self, table: Table, key: &FlowKey) -> bool {
+        self.bench.table(table).borrow_mut().remove(key).is_some()
+    }
+    fn confirm(&self, key: &FlowKey) -> bool {
+        let found = self.touch(Table::Kept, key, 0, Flow::CONFIRMED);
+        found.is_some_and(|flow| !flow.has(Flow::CONFIRMED))
+    }
+    fn half_open(&self) -> i64 {
+        self.bench.flows.half_open.get()
+    }
+    fn add_half_open(&self, difference: i64) {
+        self.bench.crowd(difference);
+    }
+    fn fleeting(&self) -> u32 {
+        self.bench.flows.fleeting_seen.get()
+    }
+    fn note_fleeting(&self, now: u32) {
+        self.bench.flows.fleeting_seen.set(now);
     }
     fn closed(&self, _: u32) {
         self.bench.connections.closed.set(self.bench.connections.closed.get() + 1);

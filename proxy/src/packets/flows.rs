@@ -4,6 +4,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
 use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData, MapError};
@@ -12,7 +13,8 @@ use ebpf::maps;
 use ebpf::packet::flow::{Flow, FlowKey, seconds};
 
 use super::{sys, take};
-use crate::dataplane::{Closing, DataplaneError};
+use crate::dataplane::{Closing, DataplaneError, memory, number};
+use crate::sys::Memory;
 
 /// So many elements are read with one system call.
 const BATCH: usize = 4096;
@@ -47,8 +49,9 @@ type Bytes = [u8; 40];
 
 /// The maps of flows, and where the end of a connection is counted.
 pub struct Sweeper {
-    known: Entries,
-    fresh: Entries,
+    kept: Entries,
+    fleeting: Entries,
+    crowd: Memory,
     closing: Closing,
 }
 
@@ -71,7 +74,9 @@ impl Sweeper {
             let map = HashMap::try_from(map).map_err(|error| other(error.to_string()))?;
             Ok(Entries { map, fd })
         };
-        Ok(Self { known: open(maps::FLOWS)?, fresh: open(maps::FRESH)?, closing })
+        let (kept, fleeting) = (open(maps::FLOWS)?, open(maps::FLEETING)?);
+        let (crowd, _) = memory::<u64>(&mut |name| ebpf.take_map(name), maps::CROWD)?;
+        Ok(Self { kept, fleeting, crowd, closing })
     }
 
     /// Takes out the flows that are over. To be called every few seconds.
@@ -84,30 +89,33 @@ impl Sweeper {
     }
 
     fn sweep_at(&mut self, now: u64) -> io::Result<FlowCounts> {
-        let closing = &self.closing;
-        // Only connections of which both ends spoke were counted.
-        let count = |flow: &Flow| closing.count(flow.backend, flow.service);
-        let (known, known_swept) = sweep(&mut self.known, now, count)?;
-        let (fresh, fresh_swept) = sweep(&mut self.fresh, now, |_| ())?;
-        let left = |entries: u64, swept: u64| entries.saturating_sub(swept * 2);
-        let (known, fresh) = (left(known, known_swept), left(fresh, fresh_swept));
-        Ok(FlowCounts { known, fresh, known_swept, fresh_swept })
+        let half_open = number(&self.crowd, maps::HALF_OPEN);
+        let told = half_open.load(Ordering::Relaxed);
+        let kept = sweep(&mut self.kept, now, &self.closing)?;
+        // The hooks count on meanwhile. Whatever the number was wrong by, it is not any more.
+        half_open.fetch_add((kept.fresh / 2).wrapping_sub(told), Ordering::Relaxed);
+        let fleeting = sweep(&mut self.fleeting, now, &self.closing)?;
+        Ok(FlowCounts {
+            known: kept.known,
+            fresh: kept.fresh + fleeting.fresh,
+            known_swept: kept.known_swept,
+            fresh_swept: kept.fresh_swept + fleeting.fresh_swept,
+        })
     }
 }
 
-/// Sweeps one map: how many entries it had, and how many flows went.
-fn sweep(Entries { map, fd }: &mut Entries, now: u64, mut gone: impl FnMut(&Flow)) -> io::Result<(u64, u64)> {
+/// Sweeps one map.
+fn sweep(Entries { map, fd }: &mut Entries, now: u64, closing: &Closing) -> io::Result<FlowCounts> {
     let empty: Bytes = [0; 40];
     let (mut keys, mut values) = (vec![empty; BATCH], vec![empty; BATCH]);
-    let (mut entries, mut idle) = (0_u64, Vec::new());
+    let (mut counts, mut idle) = (FlowCounts::default(), Vec::new());
     sys::for_each(fd.as_fd(), (&mut keys, &mut values), |key, value| {
-        entries += 1;
         let (key, flow) = (FlowKey::from_bytes(&key), Flow::from_bytes(&value));
+        *if flow.has(Flow::CONFIRMED) { &mut counts.known } else { &mut counts.fresh } += 1;
         if now.saturating_sub(u64::from(flow.seen)) > shortest(&key, &flow) {
             idle.push((key, flow));
         }
     })?;
-    let mut swept = 0;
     for (key, flow) in idle {
         let (other_key, _) = flow.other(&key);
         let other = match map.get(&other_key.to_bytes(), 0) {
@@ -120,12 +128,19 @@ fn sweep(Entries { map, fd }: &mut Entries, now: u64, mut gone: impl FnMut(&Flow
             continue;
         }
         if remove(map, &key)? {
-            swept += 1;
-            gone(&flow);
+            let (left, swept) = if flow.has(Flow::CONFIRMED) {
+                // Only connections of which both ends spoke were counted.
+                closing.count(flow.backend, flow.service);
+                (&mut counts.known, &mut counts.known_swept)
+            } else {
+                (&mut counts.fresh, &mut counts.fresh_swept)
+            };
+            *left = left.saturating_sub(2);
+            *swept += 1;
         }
         remove(map, &other_key)?;
     }
-    Ok((entries, swept))
+    Ok(counts)
 }
 
 fn remove(map: &mut HashMap<MapData, Bytes, Bytes>, key: &FlowKey) -> io::Result<bool> {
