@@ -103,6 +103,21 @@ impl Packet {
     }
 }
 
+impl Packet {
+    /// Where `words` words of the packet lie, if they are in its first piece.
+    #[inline(always)]
+    fn at_hand(&self, offset: u32, words: usize) -> Option<*mut u32> {
+        let skb = self.0.skb.skb;
+        // SAFETY: the kernel hands a valid context to the hook.
+        let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+        let mut at = data;
+        // Written out, because the verifier wants the bound, the check and the accesses to go by one register.
+        // SAFETY: adds an offset that the mask leaves as it is.
+        unsafe { asm!("{1} &= 255", "{0} += {1}", inout(reg) at, inout(reg) offset as usize => _) };
+        if at + words * 4 > end { None } else { Some(at as *mut u32) }
+    }
+}
+
 answer_maps!(Packet);
 
 impl Buffer for Packet {
@@ -116,30 +131,33 @@ impl Buffer for Packet {
         if offset > HEADERS {
             return None;
         }
-        let skb = self.0.skb.skb;
-        // SAFETY: the kernel hands a valid context to the hook.
-        let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
-        let mut at = data;
-        // Written out, because the verifier wants the bound, the check and the loads to go by one register.
-        // SAFETY: adds an offset that the mask leaves as it is.
-        unsafe { asm!("{1} &= 255", "{0} += {1}", inout(reg) at, inout(reg) offset as usize => _) };
-        if at + N * 4 > end {
+        let Some(at) = self.at_hand(offset, N) else {
             let mut words = MaybeUninit::<[u32; N]>::uninit();
-            let is_read = load_far(skb, offset, words.as_mut_ptr().cast(), N as u32 * 4);
+            let is_read = load_far(self.0.skb.skb, offset, words.as_mut_ptr().cast(), N as u32 * 4);
             // SAFETY: the helper has filled it.
             return if is_read { Some(unsafe { words.assume_init() }) } else { None };
-        }
+        };
         let mut words = [0; N];
         for (index, word) in words.iter_mut().enumerate() {
             // SAFETY: so many words were just seen to be there; this target loads at any alignment, or the verifier
             // says so.
-            *word = unsafe { (at as *const u32).add(index).read_volatile() };
+            *word = unsafe { at.add(index).read_volatile() };
         }
         Some(words)
     }
 
     #[inline(always)]
     fn store<const N: usize>(&self, offset: u32, words: &[u32; N], counted: bool) {
+        if !counted
+            && offset <= HEADERS
+            && let Some(at) = self.at_hand(offset, N)
+        {
+            for (index, word) in words.iter().enumerate() {
+                // SAFETY: so many words were just seen to be there; the kernel has made them ours before the hook ran.
+                unsafe { at.add(index).write_volatile(*word) };
+            }
+            return;
+        }
         let flags = if counted { BPF_F_RECOMPUTE_CSUM as u64 } else { 0 };
         let (skb, source) = (self.0.skb.skb, words.as_ptr().cast());
         // It can only fail beyond the end, where the headers were read before.

@@ -104,14 +104,12 @@ impl Headers {
 
 /// Reads the packet behind a link header of `link` bytes into `headers`; `leaves` if it goes out. False with
 /// a reason counted where it is to be left alone.
-// A function of its own for the verifier's sake: what follows is verified once, and not for each way in here.
+// A function of its own for the verifier's sake: what follows is verified once, and not for each way in here. It writes
+// each field where it belongs, because a whole that is returned goes over the stack.
 #[inline(never)]
 pub(crate) fn read<H: Hook>(hook: &H, link: u32, leaves: bool, headers: &mut Headers) -> bool {
-    match parse(hook, link, if leaves { Side::Leave } else { Side::Arrive }) {
-        Ok(found) => {
-            *headers = found;
-            true
-        }
+    match parse(hook, link, if leaves { Side::Leave } else { Side::Arrive }, headers) {
+        Ok(()) => true,
         Err(reason) => {
             hook.count(reason);
             false
@@ -120,12 +118,14 @@ pub(crate) fn read<H: Hook>(hook: &H, link: u32, leaves: bool, headers: &mut Hea
 }
 
 #[inline(always)]
-fn parse<B: Buffer>(buffer: &B, link: u32, side: Side) -> Result<Headers, Reason> {
+fn parse<B: Buffer>(buffer: &B, link: u32, side: Side, headers: &mut Headers) -> Result<(), Reason> {
     let Some(network) = network_offset(buffer, link) else { return Err(Reason::NotIp) };
-    let Some([first]) = buffer.load::<1>(network) else { return Err(Reason::Malformed) };
-    match first.to_ne_bytes()[0] >> 4 {
-        4 => parse_ipv4(buffer, network, side),
-        6 => parse_ipv6(buffer, network, side),
+    // As many as IPv4 has; IPv6 has more.
+    let Some(words) = buffer.load::<5>(network) else { return Err(Reason::Malformed) };
+    headers.network = network;
+    match words[0].to_ne_bytes()[0] >> 4 {
+        4 => parse_ipv4(buffer, &words, side, headers),
+        6 => parse_ipv6(buffer, side, headers),
         _ => Err(Reason::Malformed),
     }
 }
@@ -153,8 +153,13 @@ fn network_offset<B: Buffer>(buffer: &B, link: u32) -> Option<u32> {
 }
 
 #[inline(always)]
-fn parse_ipv4<B: Buffer>(buffer: &B, network: u32, side: Side) -> Result<Headers, Reason> {
-    let Some(words) = buffer.load::<5>(network) else { return Err(Reason::Malformed) };
+fn parse_ipv4<B: Buffer>(
+    buffer: &B,
+    words: &[u32; 5],
+    side: Side,
+    headers: &mut Headers,
+) -> Result<(), Reason> {
+    let network = headers.network;
     let [version, _, total_high, total_low] = words[0].to_ne_bytes();
     let length = (version as u32 & 0xf) * 4;
     let total = (total_high as u32) << 8 | total_low as u32;
@@ -171,28 +176,21 @@ fn parse_ipv4<B: Buffer>(buffer: &B, network: u32, side: Side) -> Result<Headers
     }
     let [_, _, high, low] = words[1].to_ne_bytes();
     let position = (high as u32) << 8 | low as u32;
-    let key = FlowKey::new(
-        Address::from_ipv4_word(words[3]),
-        Address::from_ipv4_word(words[4]),
-        Ports(0),
-        words[2].to_ne_bytes()[1],
-        side,
-    );
-    let headers = Headers {
-        key,
-        network,
-        transport: network + length,
-        kind: if position & 0x1fff != 0 { Kind::Later } else { Kind::Whole },
-        ipv4: true,
-        is_fragment: position & 0x3fff != 0,
-        id: words[1] & 0xffff_u32.to_le(),
-        flags: 0,
-    };
-    parse_transport(buffer, headers, total - length)
+    let protocol = words[2].to_ne_bytes()[1];
+    let (source, destination) = (Address::from_ipv4_word(words[3]), Address::from_ipv4_word(words[4]));
+    headers.key = FlowKey::new(source, destination, Ports(0), protocol, side);
+    headers.transport = network + length;
+    headers.kind = if position & 0x1fff != 0 { Kind::Later } else { Kind::Whole };
+    headers.ipv4 = true;
+    headers.is_fragment = position & 0x3fff != 0;
+    headers.id = words[1] & 0xffff_u32.to_le();
+    headers.flags = 0;
+    parse_transport(buffer, protocol, total - length, headers)
 }
 
 #[inline(always)]
-fn parse_ipv6<B: Buffer>(buffer: &B, network: u32, side: Side) -> Result<Headers, Reason> {
+fn parse_ipv6<B: Buffer>(buffer: &B, side: Side, headers: &mut Headers) -> Result<(), Reason> {
+    let network = headers.network;
     let Some(words) = buffer.load::<10>(network) else { return Err(Reason::Malformed) };
     let [high, low, next, _] = words[1].to_ne_bytes();
     let payload = (high as u32) << 8 | low as u32;
@@ -203,17 +201,13 @@ fn parse_ipv6<B: Buffer>(buffer: &B, network: u32, side: Side) -> Result<Headers
     }
     let source = Address::from_words([words[2], words[3], words[4], words[5]]);
     let destination = Address::from_words([words[6], words[7], words[8], words[9]]);
-    let mut headers = Headers {
-        key: FlowKey::new(source, destination, Ports(0), next, side),
-        network,
-        transport: network + 40,
-        kind: Kind::Whole,
-        ipv4: false,
-        is_fragment: false,
-        id: 0,
-        flags: 0,
-    };
-    let mut length = payload;
+    headers.transport = network + 40;
+    headers.kind = Kind::Whole;
+    headers.ipv4 = false;
+    headers.is_fragment = false;
+    headers.id = 0;
+    headers.flags = 0;
+    let (mut protocol, mut length) = (next, payload);
     if next == FRAGMENT {
         let Some([word, id]) = buffer.load::<2>(network + 40) else { return Err(Reason::Malformed) };
         let [next, _, high, low] = word.to_ne_bytes();
@@ -221,8 +215,7 @@ fn parse_ipv6<B: Buffer>(buffer: &B, network: u32, side: Side) -> Result<Headers
         if length < 8 {
             return Err(Reason::Malformed);
         }
-        length -= 8;
-        headers.key = FlowKey::new(source, destination, Ports(0), next, side);
+        (protocol, length) = (next, length - 8);
         headers.transport = network + 48;
         headers.is_fragment = true;
         headers.id = id;
@@ -230,56 +223,69 @@ fn parse_ipv6<B: Buffer>(buffer: &B, network: u32, side: Side) -> Result<Headers
             headers.kind = Kind::Later;
         }
     }
-    let next = headers.key.protocol();
-    if next == OPTIONS[0] || next == OPTIONS[1] || next == OPTIONS[2] {
+    headers.key = FlowKey::new(source, destination, Ports(0), protocol, side);
+    if protocol == OPTIONS[0] || protocol == OPTIONS[1] || protocol == OPTIONS[2] {
         return Err(Reason::Options);
     }
-    parse_transport(buffer, headers, length)
+    parse_transport(buffer, protocol, length, headers)
 }
 
 /// Adds what the transport header says; `length` bytes of the packet are its own.
 #[inline(always)]
-fn parse_transport<B: Buffer>(buffer: &B, mut headers: Headers, length: u32) -> Result<Headers, Reason> {
-    let protocol = headers.key.protocol();
+fn parse_transport<B: Buffer>(
+    buffer: &B,
+    protocol: u8,
+    length: u32,
+    headers: &mut Headers,
+) -> Result<(), Reason> {
     let is_echo = protocol == if headers.ipv4 { ICMP } else { ICMP6 };
     if protocol != TCP && protocol != UDP && !is_echo {
         headers.kind = Kind::Other;
-        return Ok(headers);
+        return Ok(());
     }
     if matches!(headers.kind, Kind::Later) {
-        return Ok(headers);
+        return Ok(());
     }
-    let least = if protocol == TCP { 20 } else { 8 };
-    if length < least {
+    if protocol == TCP {
+        return parse_tcp(buffer, length, headers);
+    }
+    if length < 8 {
         return Err(Reason::Malformed);
     }
     let Some([first, second]) = buffer.load::<2>(headers.transport) else { return Err(Reason::Malformed) };
-    if protocol == TCP {
-        let Some([word]) = buffer.load::<1>(headers.transport + 12) else { return Err(Reason::Malformed) };
-        let [offset, flags, _, _] = word.to_ne_bytes();
-        let header = (offset as u32 >> 4) * 4;
-        if header < 20 || header > length && !headers.is_fragment {
-            return Err(Reason::Malformed);
-        }
-        headers.key.ports = Ports(first);
-        headers.flags = flags;
-    } else if protocol == UDP {
+    if protocol == UDP {
         let [high, low, _, _] = second.to_ne_bytes();
         let told = (high as u32) << 8 | low as u32;
         if told != 0 && told < 8 || told > length && !headers.is_fragment {
             return Err(Reason::Malformed);
         }
         headers.key.ports = Ports(first);
-    } else {
-        headers.flags = first.to_ne_bytes()[0];
-        match echo_ports(headers.ipv4, first, second) {
-            Some(ports) => headers.key.ports = ports,
-            None => {
-                headers.kind = if is_error(headers.ipv4, headers.flags) { Kind::Error } else { Kind::Other }
-            }
-        }
+        return Ok(());
     }
-    Ok(headers)
+    headers.flags = first.to_ne_bytes()[0];
+    match echo_ports(headers.ipv4, first, second) {
+        Some(ports) => headers.key.ports = ports,
+        None => headers.kind = if is_error(headers.ipv4, headers.flags) { Kind::Error } else { Kind::Other },
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn parse_tcp<B: Buffer>(buffer: &B, length: u32, headers: &mut Headers) -> Result<(), Reason> {
+    if length < 20 {
+        return Err(Reason::Malformed);
+    }
+    let Some([ports, _, _, word]) = buffer.load::<4>(headers.transport) else {
+        return Err(Reason::Malformed);
+    };
+    let [offset, flags, _, _] = word.to_ne_bytes();
+    let header = (offset as u32 >> 4) * 4;
+    if header < 20 || header > length && !headers.is_fragment {
+        return Err(Reason::Malformed);
+    }
+    headers.key.ports = Ports(ports);
+    headers.flags = flags;
+    Ok(())
 }
 
 /// The ports that an echo stands for, from the first two words of its header.
