@@ -7,7 +7,7 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use dns::{Bound, Config, Metrics, Names, Server, StartError, Upstreams};
 use prometheus_client::registry::Registry;
@@ -38,10 +38,20 @@ fn serve(listed: Option<&str>) -> Stage {
         names.learn(&cluster(text).snapshot(), &BTreeSet::new());
     }
     let (metrics, drain) = (Metrics::default(), CancellationToken::new());
-    let listen = vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()];
-    let config = Config { listen, upstreams: Upstreams::Fixed(Vec::new()), ..Config::default() };
+    let sockets = vec![bound(Ipv4Addr::LOCALHOST.into()), bound(Ipv6Addr::LOCALHOST.into())];
+    let config = Config { sockets, upstreams: Upstreams::Fixed(Vec::new()), ..Config::default() };
     let server = dns::start(config, &names.reader(), &metrics, &drain).unwrap();
     Stage { server, names, metrics, drain }
+}
+
+/// Sockets on a port that the kernel gives to nobody of its own accord. `dig` shares its port as the server does
+/// (SO_REUSEPORT), so a port that the kernel chooses for dig may be the very one it asks: it hears its own question.
+fn bound(ip: IpAddr) -> Bound {
+    let chosen_from = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let first: u16 = chosen_from.split_ascii_whitespace().next().unwrap().parse().unwrap();
+    // Where that range begins at 1024, the small chance stays.
+    let port = || if first > 1024 { rand::random_range(1024..first) } else { 0 };
+    (0..100).find_map(|_| Bound::bind((ip, port()).into()).ok()).unwrap()
 }
 
 /// Whether there is a `dig` to ask with. In CI there must be.
