@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::server::{self, Listener};
-use crate::cli::{NodeRouteMode, RunArgs, Switch};
+use crate::cli::{NodeRouteMode, PacketPath, RunArgs, Switch};
 use crate::facts::{self, Facts};
 use crate::handover::{self, Door, Predecessor, Successor};
 use crate::health::{self, Health};
@@ -260,6 +260,7 @@ fn proxy_config(args: &RunArgs, facts: &Facts, first: &Snapshot) -> Result<proxy
         layout: proxy::LAYOUT,
         end_tcp: args.node.end_tcp,
         packets: (args.network.packets.packets == Switch::On).then(proxy::LinkPath::probe),
+        redirect: args.network.packets.packet_path == PacketPath::Redirect,
     })
 }
 

@@ -174,9 +174,21 @@ pub struct PacketArgs {
     /// Whether the packet engine runs.
     #[arg(long, value_name = "WHETHER", env = "FAIRWAY_PACKETS", default_value = "on")]
     pub packets: Switch,
+    /// How packets get on once the packet engine has translated them.
+    #[arg(long, value_name = "PATH", env = "FAIRWAY_PACKET_PATH", default_value = "stack")]
+    pub packet_path: PacketPath,
     /// Links at which the packet engine works [default: those of the default routes and of the node's addresses].
     #[arg(long, value_name = "LINK", env = "FAIRWAY_UPLINK", value_delimiter = ',')]
     pub uplink: Vec<String>,
+}
+
+/// How translated packets get on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PacketPath {
+    /// Through the host's stack and its firewall.
+    Stack,
+    /// Those from outside straight to the link by which they go on: less work, and the host's firewall does not see them.
+    Redirect,
 }
 
 /// Which addresses of the node have node ports.

@@ -5,6 +5,7 @@
 mod answers;
 mod maps;
 mod packet;
+mod redirect;
 mod seats;
 mod socket;
 

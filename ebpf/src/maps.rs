@@ -91,3 +91,5 @@ pub const TICK_NS: u64 = 10_000_000;
 
 /// The program constant with the cookie of the node's own network namespace.
 pub const NODE_NETNS: &str = "NODE_NETNS";
+/// The program constant that says whether packets from outside go on past the host's stack, as a u8.
+pub const REDIRECT: &str = "REDIRECT";

@@ -51,11 +51,13 @@ pub enum Reason {
     FlowKnown = 21,
     /// A flow that was known to one end, and makes room for one that begins anew.
     FlowOver = 22,
+    /// A packet that was translated went on past the host's stack.
+    Redirected = 23,
 }
 
 impl Reason {
     /// Every reason, by its index.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::NoFrontend,
         Self::HereFirst,
         Self::OtherNamespace,
@@ -79,6 +81,7 @@ impl Reason {
         Self::FlowBegun,
         Self::FlowKnown,
         Self::FlowOver,
+        Self::Redirected,
     ];
 
     /// Its name in metrics.
@@ -107,6 +110,7 @@ impl Reason {
             Self::FlowBegun => "flow_begun",
             Self::FlowKnown => "flow_known",
             Self::FlowOver => "flow_over",
+            Self::Redirected => "redirected",
         }
     }
 }

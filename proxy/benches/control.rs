@@ -46,6 +46,7 @@ fn measure(cgroup: &Path, bpf_dir: &Path, size: Size) -> Result<()> {
             cluster_dns: Vec::new(),
             layout: proxy::LAYOUT,
             end_tcp: false,
+            redirect: false,
             packets: None,
             sizes: Sizes::default(),
         })

@@ -128,6 +128,7 @@ impl Programs {
             .map_max_entries(maps::CHOICE, sizes.lru)
             .map_max_entries(maps::REVERSE_UDP, sizes.lru)
             .override_global(maps::NODE_NETNS, &node_netns, true)
+            .override_global(maps::REDIRECT, &u8::from(config.redirect), true)
             .load(OBJECT)
             .map_err(|error| {
                 remove_pins(bpf_dir, folder, &before);

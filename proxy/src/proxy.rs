@@ -62,6 +62,8 @@ pub struct Config {
     pub end_tcp: bool,
     /// How the packet engine is attached to the uplinks; None where it is off.
     pub packets: Option<LinkPath>,
+    /// Whether what arrives at an uplink and is translated goes on past the host's stack.
+    pub redirect: bool,
 }
 
 /// Why the proxy cannot work.

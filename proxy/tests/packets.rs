@@ -18,9 +18,10 @@ use model::testing::ip;
 use proxy::{Config, Proxy, Surroundings, Uplink};
 use support::{NODE4, Node, World, on_a_node, run};
 
-/// TCX_NEXT and TCX_DROP.
+/// TCX_NEXT, TCX_DROP and TCX_REDIRECT.
 const NEXT: u32 = u32::MAX;
 const DROP: u32 = 2;
+const REDIRECT: u32 = 7;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
 
 /// The start of `union bpf_attr` for BPF_PROG_TEST_RUN.
@@ -245,6 +246,53 @@ fn a_full_table_of_flows_is_swept_and_their_connections_are_counted_closed() {
         assert_eq!(counts.fresh, 2);
         assert_eq!(crowd.get(&HALF_OPEN, 0).expect("an element"), 1, "what was wrong is right again");
     });
+}
+
+#[test]
+fn a_packet_goes_on_past_the_stack_only_where_the_stack_would_forward_it() {
+    on_a_node(|node| {
+        let proxy = Proxy::open(Config { redirect: true, ..config(node) }).expect("the proxy opens");
+        let mut world = World { proxy, cluster: model::testing::listed(support::web(&["10.244.0.2"])) };
+        world.sync();
+        world.proxy.surround(&at(vec![loopback()])).expect("lo is an uplink");
+        let [arriving, _] = attached("lo");
+        let arrive = |ttl: u8| {
+            let (verdict, after) = test_run(&arriving[0], &sealed(ttl)).expect("a run");
+            assert_eq!(after[30..34], [10, 244, 0, 2], "it is translated all the same");
+            assert_eq!(sum(&after[14..34]), 0xffff, "the checksum of its header is right");
+            (verdict, after[22])
+        };
+        run("ip link add up0 type veth peer name up1");
+        run("ip link set up1 up");
+        run("ip link set up0 up");
+        run("ip route add 10.244.0.2/32 dev up0");
+        assert_eq!(arrive(64), (NEXT, 64), "the host does not forward");
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("a sysctl");
+        assert_eq!(arrive(64), (NEXT, 64), "the neighbour is unknown");
+        run("ip neighbour add 10.244.0.2 lladdr 02:00:00:00:00:02 dev up0");
+        assert_eq!(arrive(64), (REDIRECT, 63));
+        assert_eq!(arrive(1), (NEXT, 1), "the stack tells the sender");
+        run("ip route change unreachable 10.244.0.2/32");
+        assert_eq!(arrive(64), (NEXT, 64), "there is no way");
+    });
+}
+
+/// A SYN as [`syn`] makes it, with this TTL and a checksum.
+fn sealed(ttl: u8) -> Vec<u8> {
+    let mut packet = syn();
+    packet[22] = ttl;
+    let check = !sum(&packet[14..34]);
+    packet[24..26].copy_from_slice(&check.to_be_bytes());
+    packet
+}
+
+/// The Internet checksum's sum (RFC 1071).
+fn sum(bytes: &[u8]) -> u16 {
+    let add = |sum: u16, pair: &[u8]| {
+        let (sum, carried) = sum.overflowing_add(u16::from_be_bytes([pair[0], pair[1]]));
+        sum + u16::from(carried)
+    };
+    bytes.chunks(2).fold(0, add)
 }
 
 type Flows = aya::maps::HashMap<aya::maps::MapData, [u8; 40], [u8; 40]>;

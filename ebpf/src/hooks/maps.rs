@@ -91,3 +91,7 @@ pub(super) struct Client {
 /// The cookie of the node's own network namespace, put in by the loader.
 #[unsafe(no_mangle)]
 pub(super) static NODE_NETNS: u64 = 0;
+
+/// Whether packets go on past the host's stack, put in by the loader.
+#[unsafe(no_mangle)]
+pub(super) static REDIRECT: u8 = 0;

@@ -1,5 +1,5 @@
 //! The programs at the uplinks: a packet as the library asks for it, through the helpers, which keep the sums
-//! of cards and the copies of packets right. Every return is "next" or "drop", never "accept": programs of
+//! of cards and the copies of packets right. Every return is "next", "drop" or "redirect", never "accept": programs of
 //! others run too. Loaded and attached by the `proxy` crate.
 
 use core::arch::asm;
@@ -29,6 +29,7 @@ use ebpf::packet::flow::{Flow, FlowKey};
 use ebpf::packet::fragment::{
     FragmentKey, FragmentWord, HELD_BYTES, HELD_SECONDS, HELD_SLOTS, Held, HeldKey,
 };
+use ebpf::packet::headers::Headers;
 use ebpf::packet::hook::{Buffer, Hook, Table};
 use ebpf::packet::run::Run;
 use ebpf::packet::uplink::{Uplink, place};
@@ -37,6 +38,7 @@ use ebpf::stats::Reason;
 
 use super::answers::{add, count_up};
 use super::maps;
+use super::redirect::{REDIRECT, send_on};
 
 /// TCX_NEXT, which is TC_ACT_UNSPEC: the next program, or else the stack.
 const NEXT: i32 = -1;
@@ -68,11 +70,12 @@ fn verdict(action: Action) -> i32 {
     match action {
         Action::Pass => NEXT,
         Action::Drop => DROP,
+        Action::Redirect => REDIRECT,
     }
 }
 
 /// One run of a hook.
-struct Packet(TcContext);
+pub(super) struct Packet(TcContext);
 
 /// Beyond what all headers together may take: two tags, IPv6 with a fragment header, and those inside an ICMP error.
 const HEADERS: u32 = 128;
@@ -104,6 +107,11 @@ impl Packet {
 }
 
 impl Packet {
+    #[inline(always)]
+    pub(super) fn skb(&self) -> *mut __sk_buff {
+        self.0.skb.skb
+    }
+
     /// Where `words` words of the packet lie, if they are in its first piece.
     #[inline(always)]
     fn at_hand(&self, offset: u32, words: usize) -> Option<*mut u32> {
@@ -300,6 +308,13 @@ impl Hook for Packet {
             Some(flags) => *flags,
             None => 0,
         }
+    }
+
+    #[inline(always)]
+    fn send_on(&self, headers: &Headers, flow: &Flow) -> bool {
+        // SAFETY: the loader puts in the value; volatile, so that it is not taken for the zero that stands here.
+        let redirects = unsafe { (&raw const maps::REDIRECT).read_volatile() } != 0;
+        redirects && send_on(self, headers, flow)
     }
 
     #[inline(always)]

@@ -20,6 +20,8 @@ pub enum Action {
     Pass = 0,
     /// It is dropped.
     Drop = 1,
+    /// It goes on past the host's stack.
+    Redirect = 2,
 }
 
 /// A packet comes in from an uplink.
@@ -104,6 +106,10 @@ fn translate<H: Hook, const LEAVES: bool>(hook: &H, uplink: &Uplink, run: &mut R
     }
     if !run.flow.has(Flow::UNTOUCHED) {
         rewrite::<H, LEAVES>(hook, &run.headers, &run.flow);
+        if !LEAVES && hook.send_on(&run.headers, &run.flow) {
+            hook.count(Reason::Redirected);
+            return Action::Redirect;
+        }
     }
     Action::Pass
 }

@@ -5,6 +5,7 @@ use crate::address::Address;
 use crate::kernel::Maps;
 use crate::packet::flow::{Flow, FlowKey};
 use crate::packet::fragment::{FragmentKey, FragmentWord};
+use crate::packet::headers::Headers;
 
 /// A packet, by offsets from its first byte. Words are as they lie in memory.
 pub trait Buffer {
@@ -66,6 +67,9 @@ pub trait Hook: Maps + Buffer {
     fn release(&self, key: &FragmentKey, now: u32) -> bool;
     /// What an address is: flags of [`crate::packet::uplink::range`].
     fn range(&self, address: &Address) -> u32;
+    /// Sends the packet, which is rewritten as the flow says, to the link by which it goes on, past the host's stack; false
+    /// if it cannot, or need not.
+    fn send_on(&self, headers: &Headers, flow: &Flow) -> bool;
     /// Whether `sources` lets the client use the service.
     fn may_use(&self, service: u32, client: &Address) -> bool;
 }

@@ -18,6 +18,7 @@ use ebpf::packet::checksum;
 use ebpf::packet::engine::{self, Action};
 use ebpf::packet::flow::{Flow, FlowKey, Side};
 use ebpf::packet::fragment::{FragmentKey, FragmentWord};
+use ebpf::packet::headers::Headers;
 use ebpf::packet::hook::{Buffer, Hook, Table};
 use ebpf::packet::run::Run;
 use ebpf::packet::uplink::Uplink;
@@ -44,6 +45,8 @@ pub(crate) struct Bench {
     published: Published,
     ranges: HashMap<Address, u32>,
     allowed: Vec<Address>,
+    /// Whether what arrives goes on past the stack.
+    pub(crate) redirects: bool,
     flows: Flows,
     fragments: Fragments,
     /// Counts of the backends' connections.
@@ -341,6 +344,9 @@ impl Hook for View<'_> {
     }
     fn range(&self, address: &Address) -> u32 {
         self.bench.ranges.get(address).copied().unwrap_or(0)
+    }
+    fn send_on(&self, _: &Headers, _: &Flow) -> bool {
+        self.bench.redirects
     }
     fn may_use(&self, _: u32, client: &Address) -> bool {
         self.bench.allowed.contains(client)

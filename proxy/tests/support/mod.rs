@@ -100,6 +100,7 @@ impl Node {
             layout: proxy::LAYOUT,
             end_tcp: false,
             packets: None,
+            redirect: false,
         }
     }
 

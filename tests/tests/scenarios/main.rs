@@ -14,6 +14,7 @@ mod leaving;
 mod names;
 mod nodes;
 mod outside;
+mod redirect;
 mod restart;
 mod server;
 mod services;
