@@ -5,7 +5,7 @@
 //! A watch says what is appended to `KIND.watch`, an event in each line, and nothing without such a file.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -85,22 +85,29 @@ fn kind(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
 }
 
-/// A page of a long list, item by item as it is written: nothing is parsed.
+/// A page of a long list, item by item as it is written: nothing is parsed. The next page goes on at an octet of
+/// the file, so that no page costs more than it says.
 fn pages(path: &str, query: &str, folder: &Path) -> Result<Option<String>> {
     let kind = kind(path);
-    let file = folder.join(format!("{kind}.jsonl"));
-    if !file.exists() {
+    let Ok(file) = File::open(folder.join(format!("{kind}.jsonl"))) else {
         return Ok(None);
-    }
+    };
     let number = |key: &str| {
         let value = query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
-        value.and_then(|value| value.parse::<usize>().ok())
+        value.and_then(|value| value.parse::<u64>().ok())
     };
-    let (start, limit) = (number("continue").unwrap_or(0), number("limit").unwrap_or(usize::MAX));
-    let text = std::fs::read_to_string(&file).with_context(|| format!("the items of {kind}"))?;
-    let mut lines = text.lines().skip(start);
-    let items: Vec<&str> = lines.by_ref().take(limit).collect();
-    let more = if lines.next().is_some() { (start + limit).to_string() } else { String::new() };
+    let (start, limit) = (number("continue").unwrap_or(0), number("limit").unwrap_or(u64::MAX));
+    let mut file = BufReader::new(file);
+    file.seek(SeekFrom::Start(start))?;
+    let mut items = Vec::new();
+    for _ in 0..limit {
+        let mut item = String::new();
+        if file.read_line(&mut item)? == 0 {
+            break;
+        }
+        items.push(item);
+    }
+    let more = if file.fill_buf()?.is_empty() { String::new() } else { file.stream_position()?.to_string() };
     let metadata = json!({"resourceVersion": "1", "continue": more});
     Ok(Some(format!(
         "{{\"kind\":\"List\",\"apiVersion\":\"v1\",\"metadata\":{metadata},\"items\":[{}]}}",
