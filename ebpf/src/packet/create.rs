@@ -230,7 +230,7 @@ fn install<H: Hook>(hook: &H, uplink: &Uplink, run: &mut Run) -> New {
     let mut begun = begin(hook, run);
     if begun == Begun::TAKEN {
         find_port(hook, uplink, run);
-        // Only a flow that takes the port in this instant is in the way now.
+        // If the port is taken now, then in this very instant, or no port is free.
         begun = begin(hook, run);
     }
     if begun == Begun::YES {
