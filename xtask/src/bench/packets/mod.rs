@@ -18,8 +18,8 @@ use net::{Net, Where};
 const ROUNDS: usize = 15;
 /// Exchanges with each target a round.
 const COUNT: &str = "600";
-/// Of one transfer.
-const BYTES: &str = "400M";
+/// Of one transfer: half a second, so that its start weighs little.
+const BYTES: &str = "1600M";
 /// Datagrams of one flood, of so many bytes.
 const FLOOD: [&str; 4] = ["--blockcount", "120000", "--length", "64"];
 const BOUND_RULES: f64 = 1.0;
