@@ -11,10 +11,11 @@ use clap::Args;
 
 use crate::{say, setup, workspace};
 
-/// The C library is linked in; unwind tables are of no use to programs that abort.
-const STATIC: &str = "-C target-feature=+crt-static -C relocation-model=static -C force-unwind-tables=no";
-/// In place of `strip` in the profile, which cargo forgets for a package that has settings of its own.
-const STRIPPED: &str = " -C strip=symbols";
+/// The C library is linked in. Unwind tables are of no use to programs that abort, and without them a backtrace ends
+/// at the function that panicked, which the panic itself names by file and line: symbols would tell nothing more.
+/// They go by a flag, because cargo forgets `strip` of a profile for a package that has settings of its own.
+const FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static -C force-unwind-tables=no \
+                     -C strip=symbols";
 /// What a container runtime reads from disk for every pod.
 const PLUG_IN_LIMIT: u64 = 2 << 20;
 
@@ -80,13 +81,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// Builds one program without any library beside it.
 pub(crate) fn build(package: &str, program: &str, profile: &str) -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let stripped = if profile == "small" { STRIPPED } else { "" };
     let mut command = workspace::cargo();
     command
         .args(["build", "--package", package, "--bin", program, "--profile", profile])
         // With a target named, the flags are not those of build scripts and macros.
         .args(["--target", &target])
-        .env("RUSTFLAGS", format!("{STATIC}{stripped}"));
+        .env("RUSTFLAGS", FLAGS);
     workspace::executable(&workspace::build(&mut command)?, program)
 }
 
