@@ -6,12 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ::kube::api::Api;
-use ::kube::config::{KubeConfigOptions, Kubeconfig};
 use ::kube::runtime::watcher;
 use ::kube::{Client, Resource};
 use futures::StreamExt;
@@ -24,6 +23,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+mod access;
 mod events;
 mod pulse;
 
@@ -69,7 +69,7 @@ pub(super) async fn run(
     reports: Reports,
     cancel: CancellationToken,
 ) -> Result<(), Error> {
-    let client = client(&config).await?;
+    let client = access::client(&config).await?;
     let link = Link { client, events, reports, doubt: Arc::default(), patience: config.patience };
     let mut tasks = JoinSet::new();
     tokio::select! {
@@ -84,40 +84,6 @@ pub(super) async fn run(
             Some(_) | None => Ok(()),
         },
     }
-}
-
-async fn client(config: &Config) -> Result<Client, Error> {
-    let mut access = access(config.kubeconfig.as_deref()).await?;
-    if let Some(url) = &config.api_server {
-        let refused = || Error::ApiServer(url.clone());
-        access.cluster_url = url.parse().map_err(|_| refused())?;
-        if access.cluster_url.scheme().is_none() {
-            return Err(refused());
-        }
-    }
-    Client::try_from(access).map_err(|error| Error::NoCluster(error.to_string()))
-}
-
-/// Where the server is and who asks.
-async fn access(kubeconfig: Option<&Path>) -> Result<::kube::Config, Error> {
-    match kubeconfig {
-        Some(path) => {
-            let refused =
-                |error: String| Error::Kubeconfig { path: path.to_owned(), error: first_line(&error) };
-            // The crate's own words for this name the file once more.
-            std::fs::File::open(path).map_err(|error| refused(error.to_string()))?;
-            let read = Kubeconfig::read_from(path).map_err(|error| refused(error.to_string()))?;
-            ::kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
-                .await
-                .map_err(|error| refused(error.to_string()))
-        }
-        None => ::kube::Config::infer().await.map_err(|error| Error::NoCluster(error.to_string())),
-    }
-}
-
-/// The sentence of an error that goes on with an excerpt.
-fn first_line(error: &str) -> String {
-    error.lines().next().unwrap_or_default().to_owned()
 }
 
 /// What the first answer of the server says.
