@@ -47,6 +47,14 @@ pub enum Error {
         /// Why.
         error: String,
     },
+    /// The file of the service account's token, or of the kubeconfig's, cannot be used.
+    #[error("cannot use the token file {}: {error}", path.display())]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: String,
+    },
     /// The URL of the API server is none.
     #[error("--api-server {0:?} is not a URL such as https://192.0.2.1:6443")]
     ApiServer(String),

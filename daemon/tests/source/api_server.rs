@@ -12,6 +12,7 @@ use futures::StreamExt;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
+use hyper::header::{AUTHORIZATION, HeaderMap};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -52,6 +53,8 @@ struct State {
 struct Network {
     /// Requests are taken and never answered.
     silent: bool,
+    /// What every request must say in its header `Authorization`.
+    authorization: Option<String>,
     /// Watches of an earlier life say nothing any more, and stay open.
     life: u64,
     /// Cancelled to cut all connections.
@@ -166,6 +169,11 @@ impl ApiServer {
         state.oldest = state.version;
     }
 
+    /// Who does not bring this token is refused.
+    pub(crate) fn demand_token(&self, token: &str) {
+        self.state.lock().unwrap().network.authorization = Some(format!("Bearer {token}"));
+    }
+
     /// Like a machine that has lost its power: nothing is answered, and nothing is closed.
     pub(crate) fn fall_silent(&self) {
         let mut state = self.state.lock().unwrap();
@@ -268,14 +276,14 @@ async fn answer(
     let mut locked = state.lock().unwrap();
     locked.requests.push(request.uri().to_string());
     locked.asked.push(Instant::now());
+    if let Some(answer) = refusal(&locked, &path, request.headers()) {
+        return Ok(answer);
+    }
     if let Some(object) = one(&locked, &path) {
         return Ok(full(StatusCode::OK, object));
     }
     if let Some(answer) = discovery(&locked, &path) {
         return Ok(answer);
-    }
-    if locked.forbidden.contains(&path) {
-        return Ok(refuse(403, &format!("{} is forbidden", path.rsplit('/').next().unwrap())));
     }
     if !query.contains_key("watch") {
         return Ok(list(&locked, &path, &query));
@@ -310,6 +318,16 @@ async fn answer(
     }
     drop(locked);
     Ok(watch_from(first, Some((from, path, state, changed))))
+}
+
+/// For whoever may ask nothing, or not for this.
+fn refusal(state: &State, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+    let demanded = state.network.authorization.as_ref();
+    if demanded.is_some_and(|text| headers.get(AUTHORIZATION).is_none_or(|said| said != text)) {
+        return Some(refuse(401, "Unauthorized"));
+    }
+    let is_forbidden = state.forbidden.contains(path);
+    is_forbidden.then(|| refuse(403, &format!("{} is forbidden", path.rsplit('/').next().unwrap())))
 }
 
 /// What a client asks before it asks for objects.

@@ -1,11 +1,14 @@
 //! The client of the API server: where the server is and who asks, from the options, the kubeconfig or the service
 //! account. Called once, when the source starts.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use ::kube::Client;
+use ::kube::client::ClientBuilder;
 use ::kube::config::{KubeConfigOptions, Kubeconfig};
 
+use super::token::Token;
 use super::{Config, Error};
 
 /// A client that has asked nobody yet.
@@ -18,7 +21,16 @@ pub(super) async fn client(config: &Config) -> Result<Client, Error> {
             return Err(refused());
         }
     }
-    Client::try_from(access).map_err(|error| Error::NoCluster(error.to_string()))
+    let token = access.auth_info.token_file.take().map(|path| token(path.into())).transpose()?;
+    let builder = ClientBuilder::try_from(access).map_err(|error| Error::NoCluster(error.to_string()))?;
+    Ok(match token {
+        Some(token) => builder.with_layer(&token.layer()).build(),
+        None => builder.build(),
+    })
+}
+
+fn token(path: PathBuf) -> Result<Token, Error> {
+    Token::open(path.clone(), Instant::now()).map_err(|error| Error::Token { path, error })
 }
 
 /// Where the server is and who asks.

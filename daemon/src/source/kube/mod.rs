@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 mod access;
 mod events;
 mod pulse;
+mod token;
 
 use self::pulse::Pulse;
 use super::Error;

@@ -49,3 +49,32 @@ async fn a_kubeconfig_that_cannot_be_used_is_one_sentence() {
         assert!(text.ends_with(end) && !text.contains('\n'), "{text}");
     }
 }
+
+#[tokio::test]
+async fn a_token_file_may_end_with_a_newline() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "se.cr.et\n").unwrap();
+    let server = small_server().await;
+    server.demand_token("se.cr.et");
+    let kubeconfig =
+        server.kubeconfig().replace("user: {}", &format!("user: {{tokenFile: {}}}", file.display()));
+    let mut bench = Bench::reach(server, &kubeconfig, |_| {});
+    bench.source.until("the service", |snapshot| web(snapshot, 80)).await;
+}
+
+#[tokio::test]
+async fn a_token_file_that_cannot_be_used_is_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let (none, empty) = (folder.path().join("none"), folder.path().join("empty"));
+    std::fs::write(&empty, "\n").unwrap();
+    for (file, end) in [(none, "No such file or directory (os error 2)"), (empty, "there is no token in it")]
+    {
+        let server = small_server().await;
+        let path = folder.path().join("config");
+        let user = format!("user: {{tokenFile: {}}}", file.display());
+        std::fs::write(&path, server.kubeconfig().replace("user: {}", &user)).unwrap();
+        let text = refusal(config(path)).await;
+        assert_eq!(text, format!("cannot use the token file {}: {end}", file.display()));
+    }
+}
