@@ -49,7 +49,7 @@ pub enum Reason {
     FlowBegun = 20,
     /// A flow of which both ends have spoken.
     FlowKnown = 21,
-    /// A flow that was known to one end, and makes room for one that begins anew.
+    /// A flow that was known to one end, and makes room for one that begins anew or finds no other port.
     FlowOver = 22,
     /// A packet that was translated went on past the host's stack.
     Redirected = 23,

@@ -7,7 +7,7 @@ mod bench;
 
 use bench::{Bench, Packet, address, client_port};
 use ebpf::frontend::{FrontendWord, TCP, UDP};
-use ebpf::packet::engine::Action::{Drop, Pass};
+use ebpf::packet::engine::Action::{Drop, Pass, Redirect};
 use ebpf::packet::flow::{HALF_OPEN_FLOWS, Side};
 use ebpf::packet::headers::tcp::{ACK, FIN, RST, SYN};
 use ebpf::packet::hook::Table;
@@ -52,6 +52,21 @@ fn what_is_sent_on_leaves_with_the_nodes_address_and_comes_back() {
             back.is((frontend, 80), (client, 40_000));
         }
     }
+}
+
+#[test]
+fn what_arrives_and_is_translated_can_go_on_past_the_stack() {
+    let [client, frontend, backend, elsewhere, node] = NAMES[0];
+    let mut bench = Bench::serving(frontend, TCP, 0, &[backend]);
+    bench.range(elsewhere, range::DIRECT);
+    bench.redirect();
+    let mut syn = Packet::new((client, 40_000), (frontend, 80), TCP, SYN);
+    assert_eq!(bench.arrive(&mut syn), Redirect);
+    syn.is((client, 40_000), (backend, 8080));
+    let mut greeting = Packet::new((backend, 8080), (client, 40_000), TCP, SYN | ACK);
+    assert_eq!(bench.leave(&mut greeting), Pass, "it is on its way already");
+    assert_eq!(bench.arrive(&mut Packet::new((client, 40_000), (node, 22), TCP, SYN)), Pass);
+    assert_eq!(bench.counted(Reason::Redirected), 1);
 }
 
 #[test]
@@ -122,6 +137,43 @@ fn a_port_is_taken_by_a_flow_of_either_table() {
             back.is(to, (client, 40_000));
         }
     }
+}
+
+#[test]
+fn a_flood_that_takes_every_port_keeps_nobody_out() {
+    let [client, frontend, _, elsewhere, node] = NAMES[0];
+    let bench = Bench::serving(frontend, TCP, 0, &[elsewhere]);
+    let connect = |client: (&str, u16)| {
+        let mut syn = Packet::new(client, (frontend, 80), TCP, SYN);
+        (bench.arrive(&mut syn), bench.leave(&mut syn), client_port(&syn))
+    };
+    let (.., port) = connect((client, 40_000));
+    for (flags, from) in [(SYN | ACK, None), (ACK, Some(client))] {
+        let mut packet = match from {
+            Some(client) => Packet::new((client, 40_000), (frontend, 80), TCP, flags),
+            None => Packet::new((elsewhere, 8080), (node, port), TCP, flags),
+        };
+        bench.arrive(&mut packet);
+        bench.leave(&mut packet);
+    }
+    let known = bench.counted(Reason::FlowKnown);
+    assert_eq!(known, 2, "the connection and its translation on the way out");
+    // Of 65,536 ports the host has 28,232 and servers 1,024.
+    for number in 0..45_000_u16 {
+        let from = format!("203.0.113.{}", number % 16);
+        connect((&from, number));
+    }
+    assert!(bench.counted(Reason::PortsExhausted) > 5_000, "all ports are taken");
+    assert_eq!(bench.counted(Reason::FlowOver), 0, "who may yet be answered keeps his port");
+    bench.pass(3);
+    for number in 0..1_000 {
+        assert_eq!(connect(("203.0.113.99", number)).1, Pass);
+    }
+    assert!(bench.counted(Reason::FlowOver) > 500, "the others give theirs");
+    let mut data = Packet::new((client, 40_000), (frontend, 80), TCP, ACK);
+    bench.arrive(&mut data);
+    bench.leave(&mut data);
+    data.is((node, port), (elsewhere, 8080));
 }
 
 #[test]
@@ -429,4 +481,22 @@ fn whatever_cannot_be_read_goes_on_untouched_and_is_counted() {
     bench.arrive(&mut options);
     assert_eq!((options.bytes() == before, bench.counted(Reason::Options)), (true, 1));
     assert_eq!(bench.entries(Table::Kept), 0);
+}
+
+#[test]
+fn datagrams_beyond_the_ports_are_dropped_and_none_is_mixed_up() {
+    let [client, frontend, _, elsewhere, node] = NAMES[0];
+    let bench = Bench::serving(frontend, UDP, 0, &[elsewhere]);
+    for number in 0..40_000_u16 {
+        let from = [client, "198.51.100.8"][usize::from(number % 2)];
+        let mut there = Packet::new((from, number / 2 + 1024), (frontend, 80), UDP, 0);
+        assert_eq!(bench.arrive(&mut there), Pass);
+        if bench.leave(&mut there) == Drop {
+            continue;
+        }
+        let mut back = Packet::new((elsewhere, 8080), (node, client_port(&there)), UDP, 0);
+        assert_eq!((bench.arrive(&mut back), bench.leave(&mut back)), (Pass, Pass));
+        back.is((frontend, 80), (from, number / 2 + 1024));
+    }
+    assert!(bench.counted(Reason::PortsExhausted) > 2_000);
 }

@@ -6,7 +6,7 @@ use crate::backend::Backend;
 use crate::balance::{self, Stop};
 use crate::frontend::{FrontendKey, FrontendWord, TCP, UDP};
 use crate::hostport::{on_any_address, pod_behind};
-use crate::packet::flow::{Flow, HALF_OPEN_FLOWS, ICMP, ICMP6, Ports, Side};
+use crate::packet::flow::{Flow, FlowKey, HALF_OPEN_FLOWS, ICMP, ICMP6, Ports, Side};
 use crate::packet::headers::{Headers, echo};
 use crate::packet::hook::{Hook, Table};
 use crate::packet::known::{may_be_fleeting, peek};
@@ -16,6 +16,12 @@ use crate::stats::Reason;
 
 /// How many ports are tried for one flow: with 19 of 20 taken, four flows in five still find one.
 const PORT_TRIES: u32 = 32;
+
+/// How many of those that are taken are asked to give way, where none was free.
+const YIELD_TRIES: u32 = 8;
+
+/// A connection of which nothing was seen for longer than this, in seconds of flows, is not about to be answered.
+const HANDSHAKE_SECONDS: u32 = 1;
 
 /// What becomes of a packet that belongs to no flow yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -240,17 +246,53 @@ fn install<H: Hook>(hook: &H, uplink: &Uplink, run: &mut Run) -> New {
     New::DROP
 }
 
-/// Gives the flow a port that is free, unless it finds none.
+/// Gives the flow a port that is free. Where there is none, a connection that is half open gives its own: nobody else
+/// could connect while a flood of first packets, each of which takes a port, goes on.
 // It only looks, because the verifier walks through each try.
 #[inline(never)]
 fn find_port<H: Hook>(hook: &H, uplink: &Uplink, run: &mut Run) {
     for _ in 0..PORT_TRIES {
-        run.flow.ports = Ports::new(uplink.pick(hook.random()), run.flow.ports.destination());
-        (run.other_key, _) = run.flow.other(&run.headers.key);
-        if peek(hook, &run.other_key, run.now).is_none() {
+        if try_port(hook, uplink, run).is_none() {
             return;
         }
     }
+    for _ in 0..YIELD_TRIES {
+        match try_port(hook, uplink, run) {
+            Some(there) if !gives_way(&run.other_key, &there, run.now) => {}
+            Some(there) => return drive_out(hook, &run.other_key, &there),
+            None => return,
+        }
+    }
+}
+
+/// Gives the flow a port at random: the flow that has it already, if there is one.
+#[inline(always)]
+fn try_port<H: Hook>(hook: &H, uplink: &Uplink, run: &mut Run) -> Option<Flow> {
+    run.flow.ports = Ports::new(uplink.pick(hook.random()), run.flow.ports.destination());
+    (run.other_key, _) = run.flow.other(&run.headers.key);
+    peek(hook, &run.other_key, run.now)
+}
+
+/// Whether the flow of an entry gives its port to another. A datagram may still be answered, and not to somebody else.
+#[inline(always)]
+const fn gives_way(key: &FlowKey, flow: &Flow, now: u32) -> bool {
+    key.protocol() == TCP
+        && !flow.has(Flow::CONFIRMED | Flow::UNTOUCHED)
+        && now.saturating_sub(flow.seen) > HANDSHAKE_SECONDS
+}
+
+/// Takes out a flow that is half open, by the entry for its answers.
+#[inline(always)]
+fn drive_out<H: Hook>(hook: &H, key: &FlowKey, flow: &Flow) {
+    let (other_key, _) = flow.other(key);
+    if hook.remove(Table::Kept, key) {
+        hook.add_half_open(-1);
+        hook.remove(Table::Kept, &other_key);
+    } else {
+        hook.remove(Table::Fleeting, key);
+        hook.remove(Table::Fleeting, &other_key);
+    }
+    hook.count(Reason::FlowOver);
 }
 
 /// Whether a flow has begun.

@@ -45,14 +45,21 @@ pub(crate) struct Bench {
     published: Published,
     ranges: HashMap<Address, u32>,
     allowed: Vec<Address>,
-    /// Whether what arrives goes on past the stack.
-    pub(crate) redirects: bool,
     flows: Flows,
     fragments: Fragments,
     /// Counts of the backends' connections.
     pub(crate) connections: Connections,
     counts: RefCell<HashMap<u32, u64>>,
+    host: Host,
+}
+
+#[derive(Default)]
+struct Host {
     random: Cell<u32>,
+    /// Nanoseconds since the bench was made.
+    passed: Cell<u64>,
+    /// What arrives goes on past the stack.
+    redirects: Cell<bool>,
 }
 
 #[derive(Default)]
@@ -144,6 +151,15 @@ impl Bench {
         self.flows.limit.set(Some(entries));
     }
 
+    /// What arrives goes on past the stack.
+    pub(crate) fn redirect(&self) {
+        self.host.redirects.set(true);
+    }
+
+    pub(crate) fn pass(&self, seconds: u64) {
+        self.host.passed.set(self.host.passed.get() + seconds * 1_000_000_000);
+    }
+
     /// So many flows more are half open.
     pub(crate) fn crowd(&self, flows: i64) {
         self.flows.half_open.set(self.flows.half_open.get() + flows);
@@ -232,12 +248,12 @@ impl Maps for View<'_> {
         0
     }
     fn now_ns(&self) -> u64 {
-        1_000_000_000_000
+        1_000_000_000_000 + self.bench.host.passed.get()
     }
     fn random(&self) -> u32 {
         // Steps far apart, so that the same port does not come twice.
-        self.bench.random.set(self.bench.random.get().wrapping_add(0x9e37_79b1));
-        self.bench.random.get()
+        self.bench.host.random.set(self.bench.host.random.get().wrapping_add(0x9e37_79b1));
+        self.bench.host.random.get()
     }
 }
 
@@ -346,7 +362,7 @@ impl Hook for View<'_> {
         self.bench.ranges.get(address).copied().unwrap_or(0)
     }
     fn send_on(&self, _: &Headers, _: &Flow) -> bool {
-        self.bench.redirects
+        self.bench.host.redirects.get()
     }
     fn may_use(&self, _: u32, client: &Address) -> bool {
         self.bench.allowed.contains(client)

@@ -287,11 +287,20 @@ const FULL: &str = "100000";
 
 #[test]
 fn scenario_43_a_flood_of_first_packets_leaves_connections_alone_and_is_counted() {
+    endure_flood("node-a");
+}
+
+#[test]
+fn scenario_43_a_flood_towards_a_backend_elsewhere_takes_ports_and_keeps_nobody_out() {
+    endure_flood("node-b");
+}
+
+fn endure_flood(on: &str) {
     Cluster::run(Place::Beside, |cluster| {
-        let ([target, _], _) = serve_at_node_ports(cluster, "node-a", Kind::Tcp)?;
+        let ([target, _], name) = serve_at_node_ports(cluster, on, Kind::Tcp)?;
         let mut tcp = cluster.client.flow(&["keep", &target])?;
         let mut udp = cluster.client.flow(&["keep", "--udp", &target])?;
-        ensure!(tcp.exchange()? == Ok("a".to_owned()) && udp.exchange()? == Ok("a".to_owned()));
+        ensure!(tcp.exchange()? == Ok(name.to_owned()) && udp.exchange()? == Ok(name.to_owned()));
         // Answers to addresses of nobody end at the client, which drops them.
         let count = std::env::var(SYNS).unwrap_or_else(|_| FULL.to_owned());
         cluster.client.receive("198.51.100.128/26")?;
@@ -308,10 +317,10 @@ fn scenario_43_a_flood_of_first_packets_leaves_connections_alone_and_is_counted(
         ensure!(begun > count.parse::<f64>()? * 0.9, "{begun} of {count} flows are counted");
         ensure!(known < 10.0, "nobody answered, and yet {known} flows are known to both ends");
         for _ in 0..3 {
-            ensure!(tcp.exchange()? == Ok("a".to_owned()), "a connection from before lives on");
-            ensure!(udp.exchange()? == Ok("a".to_owned()), "a flow from before lives on");
+            ensure!(tcp.exchange()? == Ok(name.to_owned()), "a connection from before lives on");
+            ensure!(udp.exchange()? == Ok(name.to_owned()), "a flow from before lives on");
         }
-        cluster.client.ask(Kind::Tcp, &target, &[])?.only_from(&["a"])
+        cluster.client.ask(Kind::Tcp, &target, &[])?.only_from(&[name])
     });
 }
 
