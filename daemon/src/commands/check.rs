@@ -8,7 +8,7 @@ use model::Snapshot;
 use proxy::Blindness;
 
 use crate::admin::client::fetch;
-use crate::cli::{CheckArgs, RunArgs, Switch};
+use crate::cli::{CheckArgs, PacketPath, RunArgs, Switch};
 use crate::facts::Facts;
 use crate::network;
 use crate::views::findings::{self, FindingRow};
@@ -76,7 +76,11 @@ fn packet_engine(args: &RunArgs, facts: &Facts) -> Result<String> {
     }
     let links = sandbox::uplinks(&packets.uplink, &facts.node_ips.value)?;
     let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
-    Ok(format!("{} at {}", proxy::LinkPath::probe().as_str(), names.join(", ")))
+    let path = match packets.packet_path {
+        PacketPath::Stack => "through the host's stack",
+        PacketPath::Redirect => "past the host's stack",
+    };
+    Ok(format!("{} at {}, {path}", proxy::LinkPath::probe().as_str(), names.join(", ")))
 }
 
 /// The pods of this node some of whose packets no hook sees: no service of a ClusterIP for them.

@@ -94,9 +94,7 @@ impl Packet {
         }
         None
     }
-}
 
-impl Packet {
     /// The work space of this CPU, which no other run uses meanwhile: hooks at links do not interrupt each other.
     #[inline(always)]
     fn run() -> Option<&'static mut Run> {
@@ -104,9 +102,7 @@ impl Packet {
         // SAFETY: the lookup gave this CPU's element; it holds zeros or an earlier run, which are valid.
         unsafe { run.as_mut() }
     }
-}
 
-impl Packet {
     #[inline(always)]
     pub(super) fn skb(&self) -> *mut __sk_buff {
         self.0.skb.skb
