@@ -44,8 +44,13 @@ fn config(node: &Node) -> Config {
 
 /// A proxy with the engine, which has been told of a service without endpoints.
 fn world(node: &Node) -> World {
-    let proxy = Proxy::open(config(node)).expect("the proxy opens");
-    let mut world = World { proxy, cluster: model::testing::listed(support::web(&[])) };
+    serving(config(node), &[])
+}
+
+/// The same with these endpoints, and another configuration.
+fn serving(config: Config, endpoints: &[&str]) -> World {
+    let proxy = Proxy::open(config).expect("the proxy opens");
+    let mut world = World { proxy, cluster: model::testing::listed(support::web(endpoints)) };
     world.sync();
     world
 }
@@ -149,12 +154,13 @@ fn malformed_packets_go_on_untouched_and_are_counted() {
 
 /// What each program was when somebody last looked: instructions that the verifier walked, bytes of the program,
 /// bytes of stack.
-const RECORDED: [(&str, u32, u32, u32); 11] = [
+const RECORDED: [(&str, u32, u32, u32); 12] = [
     ("connect4", 6_324, 12_328, 160),
     ("connect6", 5_679, 12_712, 160),
     ("getpeername4", 47, 392, 32),
     ("getpeername6", 61, 520, 32),
     ("packet_arrive", 118_758, 53_320, 384),
+    ("packet_arrive, redirecting", 120_162, 56_136, 384),
     ("packet_leave", 102_700, 43_168, 352),
     ("recvmsg4", 209, 1_552, 32),
     ("recvmsg6", 258, 1_864, 96),
@@ -166,14 +172,19 @@ const RECORDED: [(&str, u32, u32, u32); 11] = [
 #[test]
 fn every_program_stays_within_what_is_recorded_of_it() {
     on_a_node(|node| {
-        let mut proxy = world(node).proxy;
-        proxy.surround(&at(vec![loopback()])).expect("lo is an uplink");
         let mut seen = BTreeMap::new();
-        for program in programs(&node.bpf_dir) {
-            let name = program.name_as_str().expect("a name").to_owned();
-            let walked = program.verified_instruction_count().expect("Linux 5.16");
-            let bytes = program.size_translated().expect("root sees the size");
-            seen.insert(name, [walked, bytes, support::stack::depth(&program)]);
+        for redirect in [false, true] {
+            let mut proxy = serving(Config { redirect, ..config(node) }, &[]).proxy;
+            proxy.surround(&at(vec![loopback()])).expect("lo is an uplink");
+            for program in programs(&node.bpf_dir) {
+                let mut name = program.name_as_str().expect("a name").to_owned();
+                if redirect && name == "packet_arrive" {
+                    name += ", redirecting";
+                }
+                let walked = program.verified_instruction_count().expect("Linux 5.16");
+                let bytes = program.size_translated().expect("root sees the size");
+                seen.insert(name, [walked, bytes, support::stack::depth(&program)]);
+            }
         }
         println!("{seen:#?}");
         let recorded: BTreeMap<String, [u32; 3]> =
@@ -206,10 +217,7 @@ fn programs(folder: &Path) -> Vec<ProgramInfo> {
 #[test]
 fn a_full_table_of_flows_is_swept_and_their_connections_are_counted_closed() {
     on_a_node(|node| {
-        let proxy = Proxy::open(config(node)).expect("the proxy opens");
-        let cluster = model::testing::listed(support::web(&["10.244.0.2"]));
-        let mut world = World { proxy, cluster };
-        world.sync();
+        let mut world = serving(config(node), &["10.244.0.2"]);
         world.proxy.surround(&at(vec![loopback()])).expect("lo is an uplink");
         let mut sweeper = world.proxy.sweeper().expect("the maps are there").expect("the engine is on");
         let [arriving, _] = attached("lo");
@@ -251,9 +259,7 @@ fn a_full_table_of_flows_is_swept_and_their_connections_are_counted_closed() {
 #[test]
 fn a_packet_goes_on_past_the_stack_only_where_the_stack_would_forward_it() {
     on_a_node(|node| {
-        let proxy = Proxy::open(Config { redirect: true, ..config(node) }).expect("the proxy opens");
-        let mut world = World { proxy, cluster: model::testing::listed(support::web(&["10.244.0.2"])) };
-        world.sync();
+        let mut world = serving(Config { redirect: true, ..config(node) }, &["10.244.0.2"]);
         world.proxy.surround(&at(vec![loopback()])).expect("lo is an uplink");
         let [arriving, _] = attached("lo");
         let arrive = |ttl: u8| {
