@@ -200,6 +200,29 @@ fn half_of_a_flow_is_made_from_the_other() {
 }
 
 #[test]
+fn a_flow_that_lost_half_and_its_port_takes_another() {
+    let [client, frontend, _, elsewhere, node] = NAMES[0];
+    let bench = Bench::serving(frontend, UDP, 0, &[elsewhere]);
+    bench.crowd(HALF_OPEN_FLOWS);
+    let ask = |client: &str| {
+        let mut there = Packet::new((client, 20_000), (frontend, 80), UDP, 0);
+        assert_eq!((bench.arrive(&mut there), bench.leave(&mut there)), (Pass, Pass));
+        client_port(&there)
+    };
+    let first = ask(client);
+    bench.drive_out_translation(elsewhere);
+    let other = ask("198.51.100.8");
+    assert_eq!((first, other), (20_000, 20_000), "the port was free");
+    let again = ask(client);
+    assert_ne!(again, other);
+    for (port, client) in [(other, "198.51.100.8"), (again, client)] {
+        let mut back = Packet::new((elsewhere, 8080), (node, port), UDP, 0);
+        assert_eq!((bench.arrive(&mut back), bench.leave(&mut back)), (Pass, Pass));
+        back.is((frontend, 80), (client, 20_000));
+    }
+}
+
+#[test]
 fn a_datagram_to_a_host_port_goes_to_whoever_has_the_port_now() {
     for [client, _, pod, other, node] in NAMES {
         let mut bench = Bench::default();

@@ -158,9 +158,7 @@ pub(crate) fn is_led<H: Hook>(hook: &H, run: &Run) -> bool {
     let key =
         FrontendKey::new(headers.key.destination, headers.key.ports.destination(), headers.key.protocol());
     let mut now = run.flow;
-    aim_at_pod(hook, &key, &mut now) == New::REWRITE
-        && now.address.is(&run.flow.address)
-        && now.ports.0 == run.flow.ports.0
+    aim_at_pod(hook, &key, &mut now) == New::REWRITE && now.leads_as(&run.flow)
 }
 
 /// A datagram that goes straight to a pod of this node: the answer is none of what pods start themselves.
@@ -354,7 +352,7 @@ fn begin_in<H: Hook>(hook: &H, table: Table, run: &mut Run) -> Begun {
 /// made by another packet, the flow is whole again.
 #[inline(always)]
 fn complete<H: Hook>(hook: &H, table: Table, run: &mut Run, there: &Flow) -> Begun {
-    if !there.address.is(&run.other.address) || there.ports.0 != run.other.ports.0 {
+    if !there.leads_as(&run.other) {
         return Begun::TAKEN;
     }
     (_, run.flow) = there.other(&run.other_key);

@@ -184,6 +184,12 @@ impl Flow {
         self.state & flag != 0
     }
 
+    /// Whether its packets become the same.
+    #[inline(always)]
+    pub const fn leads_as(&self, other: &Self) -> bool {
+        self.address.is(&other.address) && self.ports.0 == other.ports.0
+    }
+
     /// Whether this is an entry of `key`, and not of another key that took over the element.
     #[inline(always)]
     pub const fn is_of(&self, key: &FlowKey) -> bool {

@@ -20,11 +20,6 @@ pub(crate) fn find<H: Hook, const LEAVES: bool>(hook: &H, run: &mut Run, now: u3
     }
     let Some(found) = look::<H, LEAVES>(hook, Table::Fleeting, run, now) else { return false };
     hook.note_fleeting(now);
-    if found && !run.flow.has(Flow::CONFIRMED | Flow::UNTOUCHED) {
-        // The other half may have been driven out.
-        (run.other_key, run.other) = run.flow.other(&run.headers.key);
-        hook.insert(Table::Fleeting, &run.other_key, &run.other);
-    }
     found
 }
 
@@ -51,6 +46,9 @@ fn look<H: Hook, const LEAVES: bool>(hook: &H, table: Table, run: &mut Run, now:
         forget(hook, table, run);
         return Some(false);
     }
+    if table == Table::Fleeting && !is_whole(hook, run, now) {
+        return Some(false);
+    }
     if is_confirmed_by(&run.headers, &run.flow) {
         match table {
             Table::Kept => confirm(hook, run),
@@ -58,6 +56,25 @@ fn look<H: Hook, const LEAVES: bool>(hook: &H, table: Table, run: &mut Run, now:
         }
     }
     Some(true)
+}
+
+/// Whether a flow has both of its entries: if one was driven out, it is made again. Another flow may have begun in its
+/// place meanwhile; then this one is over, lest the answers of one go to the other.
+#[inline(always)]
+fn is_whole<H: Hook>(hook: &H, run: &mut Run, now: u32) -> bool {
+    if run.flow.has(Flow::UNTOUCHED) {
+        return true;
+    }
+    (run.other_key, run.other) = run.flow.other(&run.headers.key);
+    match peek(hook, &run.other_key, now) {
+        Some(there) if there.leads_as(&run.other) => true,
+        Some(_) => {
+            hook.remove(Table::Fleeting, &run.headers.key);
+            hook.count(Reason::FlowOver);
+            false
+        }
+        None => hook.insert(Table::Fleeting, &run.other_key, &run.other),
+    }
 }
 
 /// What the flags of TCP say about the end of a flow.

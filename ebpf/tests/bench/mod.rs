@@ -176,6 +176,12 @@ impl Bench {
         }
     }
 
+    /// Takes the entries for what comes in from a backend out.
+    pub(crate) fn drive_out_translation(&self, backend: &str) {
+        let comes_from = |key: &FlowKey| key.side() == Side::Arrive && key.source.is(&address(backend));
+        self.flows.fleeting.borrow_mut().retain(|key, _| !comes_from(key));
+    }
+
     pub(crate) fn entries(&self, table: Table) -> usize {
         self.table(table).borrow().len()
     }
