@@ -73,7 +73,11 @@ fn is_whole<H: Hook>(hook: &H, run: &mut Run, now: u32) -> bool {
             hook.count(Reason::FlowOver);
             false
         }
-        None => hook.insert(Table::Fleeting, &run.other_key, &run.other),
+        None => {
+            // If it is there by now, another packet has made it; without room the next one tries again.
+            hook.insert(Table::Fleeting, &run.other_key, &run.other);
+            true
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData, MapError};
 use ebpf::frontend::{TCP, UDP};
 use ebpf::maps;
-use ebpf::packet::flow::{Flow, FlowKey, seconds};
+use ebpf::packet::flow::{FLEETING_SECONDS, Flow, FlowKey, seconds};
 
 use super::{sys, take};
 use crate::dataplane::{Closing, DataplaneError, memory, number};
@@ -31,6 +31,9 @@ const ESTABLISHED: u64 = 7440;
 const DATAGRAMS: u64 = 180;
 /// RFC 5508, REQ-1: echoes, at least a minute. Connections of which one end has not spoken as well.
 const ECHO: u64 = 60;
+
+// The hooks look for what is half open at least as long as it lives.
+const _: () = assert!(FLEETING_SECONDS as u64 >= DATAGRAMS && DATAGRAMS >= ECHO);
 
 /// How many flows there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
