@@ -31,6 +31,15 @@ fn a_flow_is_half_open_until_both_ends_spoke() {
         bench.arrive(&mut Packet::new((client, 40_000), (frontend, 80), TCP, ACK));
     }
     assert_eq!((bench.connections.opened.get(), bench.half_open()), (1, 0), "it is counted once");
+    // A flood of the first packets of others does not touch it.
+    bench.crowd(HALF_OPEN_FLOWS);
+    for port in 1..1000 {
+        bench.arrive(&mut Packet::new((client, port), (frontend, 80), TCP, SYN));
+    }
+    assert_eq!((bench.entries(Table::Kept), bench.entries(Table::Fleeting)), (2, 1998));
+    let mut data = Packet::new((backend, 8080), (client, 40_000), TCP, ACK);
+    bench.leave(&mut data);
+    data.is((frontend, 80), (client, 40_000));
 }
 
 #[test]
